@@ -1,0 +1,118 @@
+"""The command line: ``recbole-ext run|explain|doctor``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_ext.types import UserError, suggest
+
+USAGE = """usage: recbole-ext COMMAND [--key=value ...]
+
+  run      train and test a model:      recbole-ext run --model=FTRagRec --dataset=ml-100k
+           with settings files:         --config_files="a.yaml b.yaml"
+           with any setting:            --epochs=5 --eval_args.mode=uni100 --topk=[5,10]
+           continue a run:              recbole-ext run --resume=runs/FTRagRec-ml-100k-...
+  explain  the neighbours behind a user's list:
+                                        recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196
+  doctor   what is installed, what was repaired, what is missing
+
+Exit codes: 0 done, 1 a failure of the program, 2 bad input, 130 interrupted."""
+
+_SHORT = {"-m": "--model", "-d": "--dataset"}
+_SPACED = ("--model", "--dataset", "--config_files", "--resume", "--output_dir", "--run", "--user", "--k")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; bad input is one sentence on stderr and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from recbole_ext import __version__
+
+        print(f"recbole_ext {__version__}")
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {"run": _run, "explain": _explain, "doctor": _doctor}
+    if arguments[0] not in commands:
+        hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
+        return _complain(f"unknown command '{arguments[0]}'{hint}")
+    if any(argument in ("-h", "--help") for argument in arguments[1:]):
+        print(USAGE)
+        return 0
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except UserError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        print("\nrecbole-ext: interrupted; a run that has finished an epoch continues with --resume=<run folder>",
+              file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    options, overrides = _split(arguments, ("model", "dataset", "config_files", "resume"))
+    from recbole_ext.quick_start import run
+    from recbole_ext.report import result_table
+
+    if options.get("resume"):
+        if options.keys() - {"resume"}:
+            raise UserError("--resume takes model, dataset and settings from the run folder; "
+                            f"leave out --{', --'.join(sorted(options.keys() - {'resume'}))}")
+        result = run(resume=options["resume"], overrides=overrides)
+    else:
+        files = options.get("config_files", "").split()
+        result = run(options.get("model"), options.get("dataset"), files, overrides=overrides)
+    print(result_table(result))
+    return 0
+
+
+def _explain(arguments: list[str]) -> int:
+    options, rest = _split(arguments, ("run", "user", "k"))
+    if rest or not options.get("run") or not options.get("user"):
+        raise UserError("explain is written: recbole-ext explain --run=<run folder> --user=<user token> [--k=10]")
+    from recbole_ext.report import explain_user
+
+    print(explain_user(Path(options["run"]), options["user"], options.get("k")))
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    from recbole_ext.doctor import report
+
+    text, code = report()
+    print(text)
+    return code
+
+
+def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take ``names`` out of the arguments, ``--name=value`` or ``--name value``; the rest are settings."""
+    options: dict[str, str] = {}
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        argument = _SHORT.get(argument, argument)
+        name, equals, value = argument.partition("=")
+        if name in _SPACED and not equals:
+            values = []
+            while queue and not queue[0].startswith("-") and (not values or name == "--config_files"):
+                values.append(queue.pop(0))
+            if not values:
+                raise UserError(f"{name} needs a value: {name}=...")
+            value = " ".join(values)
+        if name[2:] not in names:
+            rest.append(argument if equals or name not in _SPACED else f"{name}={value}")
+        elif options.get(name[2:], value) != value:
+            raise UserError(f"{name} is given twice, as '{options[name[2:]]}' and as '{value}'; keep one")
+        else:
+            options[name[2:]] = value
+    return options, rest
+
+
+def _complain(sentence: str) -> int:
+    print(f"recbole-ext: {sentence}", file=sys.stderr)
+    return 2

@@ -1,0 +1,311 @@
+"""Config: RecBole's, with plain precedence, YAML values, checked keys, and devices left as they are.
+
+Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model < dataset < the user's
+files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets one entry of a mapping. ``eval_args`` is
+merged entry by entry; every other mapping is replaced whole, as in RecBole.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.config import Config as RecBoleConfig
+from recbole.utils import (
+    ModelType,
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
+
+from recbole_ext import paths
+from recbole_ext.registry import RECBOLE, builtin_models, extension_models, family_of, get_model
+from recbole_ext.settings_check import check_keys, check_metrics, check_types, typed_comments
+from recbole_ext.types import UserError
+
+_FAMILY_FILE = {
+    ModelType.CONTEXT: "context-aware",
+    ModelType.DECISIONTREE: "context-aware",
+    ModelType.SEQUENTIAL: "sequential",
+    ModelType.KNOWLEDGE: "knowledge_base",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as RecBole reads it (``1e-3`` is a number), but a date stays a string and no object is built."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+               r"|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def parse_value(text: str) -> Any:
+    """Return a command-line value read as YAML; ``None`` is null, and what is no YAML is a string."""
+    if text == "None":
+        return None
+    try:
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        return text
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        UserError: The file is missing, unreadable, no YAML, or no mapping of settings.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"cannot read the settings file {path}: {reason}") from None
+    try:
+        content = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: a settings file is a mapping of 'key: value' lines, not {type(content).__name__}")
+    return content
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of ``--key=value`` arguments.
+
+    Raises:
+        UserError: An argument has another form, or a key comes twice with different values.
+    """
+    settings: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument[2:].partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise UserError(f"argument '{argument}' is not understood; settings are written --key=value")
+        value = parse_value(text)
+        if key in settings and settings[key] != value:
+            raise UserError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}; keep one")
+        settings[key] = value
+    return settings
+
+
+class Config(RecBoleConfig):
+    """RecBole's Config over our files; it never reads ``sys.argv``.
+
+    Args:
+        model: Model name, class, or ``None`` when the settings name it.
+        dataset: Dataset name, or ``None``.
+        config_file_list: The user's YAML files, later ones stronger.
+        config_dict: Settings by key.
+        overrides: ``--key=value`` arguments, strongest.
+
+    Attributes:
+        resolved: Every setting after merging, before RecBole derives its own; what a run folder's
+            ``config.yaml`` holds.
+
+    Raises:
+        UserError: For every setting that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        self._overrides = parse_overrides(overrides)
+        self.resolved: dict[str, Any] = {}
+        try:
+            super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
+            raise UserError(f"settings: {error}") from error
+
+    def compatibility_settings(self) -> None:
+        """Leave numpy alone: ``compat`` has put in place what RecBole needs."""
+
+    def _init_parameters_category(self) -> None:
+        # copies: RecBole appends to its own global lists
+        self.parameters = {
+            "General": list(general_arguments),
+            "Training": list(training_arguments),
+            "Evaluation": list(evaluation_arguments),
+            "Dataset": list(dataset_arguments),
+        }
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return Loader
+
+    def _load_config_files(self, file_list: Sequence[str | Path] | None) -> list[dict[str, Any]]:
+        return [read_yaml(path) for path in file_list or ()]
+
+    def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        return config_dict
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return self._overrides
+
+    def _merge_external_config_dict(self) -> None:
+        self._sources = [*self.file_config_dict, self.variable_config_dict, self.cmd_config_dict]
+        self.external_config_dict = {key: value for source in self._sources for key, value in source.items()}
+
+    def _get_model_and_dataset(self, model: str | type | None, dataset: str | None) -> tuple[str, type, str]:
+        model = model or self.external_config_dict.get("model")
+        dataset = dataset or self.external_config_dict.get("dataset")
+        if not model:
+            raise UserError("no model is named; give --model=SASRec, or 'model: SASRec' in a settings file")
+        if not dataset:
+            raise UserError("no dataset is named; give --dataset=ml-100k, or 'dataset: ml-100k' in a settings file")
+        model_class = get_model(model) if isinstance(model, str) else model
+        # an outside model is named by its path, so that config.yaml finds it again
+        self.model_path = model if isinstance(model, str) else f"{model_class.__module__}:{model_class.__qualname__}"
+        return model_class.__name__, model_class, str(dataset)
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        self.layers = _layers(model, model_class, dataset)
+        self.internal_config_dict = {"MODEL_TYPE": model_class.type}
+        for path in self.layers:
+            _merge(self.internal_config_dict, read_yaml(path))
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        known = {key for path in self.layers for key in read_yaml(path)}
+        tops = {key.split(".")[0]: None for key in self.external_config_dict}
+        tops["allow_keys"] = self.external_config_dict.get("allow_keys")
+        check_keys(tops, known, self.model, self.model_class, _keys_of_models())
+        merged = copy.deepcopy(self.internal_config_dict)
+        for source in self._sources:
+            _merge(merged, copy.deepcopy(source))
+        if (self.model_class.type == ModelType.SEQUENTIAL and merged.get("loss_type") == "CE"
+                and "train_neg_sample_args" not in self.external_config_dict):
+            merged["train_neg_sample_args"] = None  # RecBole's default would be refused by RecBole
+        check_types(merged, typed_comments(self.layers))
+        check_metrics(merged)
+        if merged.get("mask_history") is None:
+            # RecBole's way: history is masked but for sequential models; said here, and recorded
+            merged["mask_history"] = self.model_class.type != ModelType.SEQUENTIAL
+        # `data_path` keeps the user's spelling; RecBole appends the dataset's name to it below
+        self.resolved = {key: copy.deepcopy(value) for key, value in merged.items() if key != "MODEL_TYPE"}
+        self.resolved.update(model=self.model_path, dataset=self.dataset)
+        return merged
+
+    def _set_default_parameters(self) -> None:
+        data_path = self.final_config_dict["data_path"]
+        super()._set_default_parameters()
+        if self.dataset == "ml-100k" and "data_path" in self.external_config_dict:
+            self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
+        if self.final_config_dict["show_progress"] == "auto":
+            self.final_config_dict["show_progress"] = sys.stderr.isatty()
+
+    def _init_device(self) -> None:
+        settings = self.final_config_dict
+        settings["gpu_id"] = str(settings["gpu_id"]).strip("()[] ")
+        rank = settings.get("local_rank", 0)
+        settings["single_spec"] = "local_rank" not in settings
+        settings["local_rank"] = rank
+        settings["device"] = _device(settings["use_gpu"], settings["gpu_id"], rank)
+        if not settings["single_spec"]:
+            _join_process_group(settings)
+            if rank != 0:
+                settings.update(state="error", show_progress=False, verbose=False)
+
+
+def _device(use_gpu: bool, gpu_id: str, rank: int) -> torch.device:
+    """Return the device; ``gpu_id`` counts among the visible devices, and the environment stays as it is."""
+    ids = [part.strip() for part in gpu_id.split(",") if part.strip()]
+    if not use_gpu or not ids or not torch.cuda.is_available():
+        return torch.device("cpu")
+    chosen = ids[min(rank, len(ids) - 1)]
+    if not chosen.isdigit() or int(chosen) >= torch.cuda.device_count():
+        raise UserError(f"gpu_id {gpu_id!r}: this machine shows {torch.cuda.device_count()} GPU(s), numbered from 0")
+    return torch.device("cuda", int(chosen))
+
+
+def _join_process_group(settings: dict[str, Any]) -> None:
+    device = settings["device"]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        backend="nccl" if device.type == "cuda" else "gloo",
+        rank=settings["local_rank"] + settings["offset"],
+        world_size=settings["world_size"],
+        init_method=f"tcp://{settings['ip']}:{settings['port']}",
+    )
+
+
+def _layers(model: str, model_class: type, dataset: str) -> list[Path]:
+    """Return the YAML files under the user's, weakest first: base < family < model < dataset."""
+    theirs = RECBOLE / "properties"
+    quick = theirs / "quick_start_config"
+    ours_base = paths.data_folder("properties") / "base.yaml"
+    files: list[Path | None] = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", ours_base]
+    family = family_of(model_class)
+    on_dataset: list[Path] = []
+    if family is not None:
+        files += [paths.family_yaml(family), paths.model_yaml(model)]
+    else:
+        name = _FAMILY_FILE.get(model_class.type)
+        if model in ("DIN", "DIEN"):
+            name, on_dataset = "sequential_DIN", [quick / f"sequential_DIN_on_{dataset}.yaml"]
+        elif model in ("GRU4RecKG", "KSR"):
+            name = "sequential_embedding_model"
+        elif model in ("GRU4RecF", "SASRecF", "FDSA", "S3Rec"):
+            on_dataset = [quick / f"special_sequential_on_{dataset}.yaml"]
+        elif name == "context-aware":
+            on_dataset = [quick / f"context-aware_{dataset}.yaml"]
+        files.append(quick / f"{name}.yaml" if name else None)
+        yaml_name = {"XGBoost": "xgboost", "LightGBM": "lightgbm"}.get(model, model)  # RecBole's file names
+        files += [theirs / "model" / f"{yaml_name}.yaml", paths.model_yaml(model)]
+    files += [theirs / "dataset" / f"{dataset}.yaml", paths.dataset_yaml(dataset), *on_dataset]
+    return [path for path in files if path is not None and path.is_file()]
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay ``source`` over ``target``: dotted keys one entry, ``eval_args`` entry by entry, the rest whole."""
+    for key, value in source.items():
+        if "." in key:
+            _set_nested(target, key, value)
+        elif key == "eval_args" and isinstance(value, dict) and isinstance(target.get(key), dict):
+            target[key] = {**target[key], **value}
+        else:
+            target[key] = value
+
+
+def _set_nested(target: dict[str, Any], dotted: str, value: Any) -> None:
+    *outer, last = dotted.split(".")
+    place = target
+    for name in outer:
+        inner = place.get(name)
+        if inner is not None and not isinstance(inner, dict):
+            raise UserError(f"--{dotted}: '{name}' is {inner!r}, which has no entries")
+        place[name] = dict(inner or {})
+        place = place[name]
+    place[last] = value
+
+
+def _keys_of_models() -> dict[str, str]:
+    """Return key -> a model that has it, to tell a key of another model from a misspelt one."""
+    keys: dict[str, str] = {}
+    for name in [*builtin_models(), *extension_models()]:
+        for path in (RECBOLE / "properties" / "model" / f"{name}.yaml", paths.model_yaml(name)):
+            if path is not None and path.is_file():
+                for key in read_yaml(path):
+                    keys.setdefault(key, name)
+    return keys

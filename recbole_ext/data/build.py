@@ -1,0 +1,93 @@
+"""From settings to a dataset and its three loaders.
+
+RecBole's own functions do the work. What differs: a model may bring its dataset and training loader, evaluation
+loaders are ours (frozen negatives, explicit history masking), and no cache is read unless the user asked for one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.utils import create_samplers, get_dataloader
+from recbole.sampler import KGSampler
+from recbole.utils import ModelType
+
+from recbole_ext.data.cache import cached
+from recbole_ext.data.check import check_files
+from recbole_ext.data.eval_loaders import FrozenNegativesLoader, MaskedFullSortLoader, attach_history
+from recbole_ext.data.vocabulary import dataset_fingerprint
+from recbole_ext.types import UserError
+
+_BY_TYPE = {
+    ModelType.SEQUENTIAL: "SequentialDataset",
+    ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+}
+_EVAL_LOADERS = {FullSortEvalDataLoader: MaskedFullSortLoader, NegSampleEvalDataLoader: FrozenNegativesLoader}
+
+
+def dataset_class(config: Any) -> type:
+    """Return the model's own dataset class, else RecBole's by model name, else by model type."""
+    own = getattr(config.model_class, "dataset_class", None)
+    if own is not None:
+        return own
+    module = importlib.import_module("recbole.data.dataset")
+    fallback = _BY_TYPE.get(config["MODEL_TYPE"], "Dataset")
+    return getattr(module, f"{config['model']}Dataset", None) or getattr(module, fallback)
+
+
+def create_dataset(config: Any) -> Any:
+    """Load and filter the dataset that ``config`` names; its ``fingerprint`` attribute says what is in it.
+
+    Raises:
+        UserError: The files are missing or malformed, or nothing is left after filtering.
+    """
+    check_files(config)
+    dataset = cached(config, dataset_class(config).__name__, lambda: _load(config))
+    if len(dataset.inter_feat) == 0:
+        raise UserError(f"dataset '{config['dataset']}': no interactions are left after filtering; see val_interval, "
+                        "user_inter_num_interval and item_inter_num_interval")
+    dataset.fingerprint = dataset_fingerprint(dataset)
+    return dataset
+
+
+def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Split the dataset and return its training, validation and test loaders.
+
+    The steps and their order are RecBole's ``data_preparation``, so the batches are RecBole's too.
+    """
+    built = dataset.build()
+    train_set, valid_set, test_set = built
+    if len(train_set) == 0:
+        raise UserError(f"dataset '{config['dataset']}': the training split is empty; every user needs at least "
+                        "3 interactions for leave-one-out, and see eval_args")
+    samplers = create_samplers(config, dataset, built)
+    train_class = getattr(config.model_class, "train_loader_class", None)
+    if train_class is not None and not isinstance(train_class, type):
+        train_class = train_class(config)
+    train_class = train_class or get_dataloader(config, "train")
+    if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+        negatives = config["train_neg_sample_args"]
+        kg_sampler = KGSampler(dataset, negatives["distribution"], negatives["alpha"])
+        train = train_class(config, train_set, samplers[0], kg_sampler, shuffle=True)
+    else:
+        train = train_class(config, train_set, samplers[0], shuffle=config["shuffle"])
+    valid = _eval_loader(config, "valid")(config, valid_set, samplers[1], shuffle=False)
+    test = _eval_loader(config, "test")(config, test_set, samplers[2], shuffle=False)
+    if config["mask_history"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"] is None:
+        attach_history(valid, built, "valid")
+        attach_history(test, built, "test")
+    return train, valid, test
+
+
+def _load(config: Any) -> Any:
+    try:
+        return dataset_class(config)(config)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"dataset '{config['dataset']}' in {config['data_path']}: {error}") from error
+
+
+def _eval_loader(config: Any, phase: str) -> type:
+    theirs = get_dataloader(config, phase)
+    return _EVAL_LOADERS.get(theirs, theirs)

@@ -1,0 +1,63 @@
+"""The rank of every positive item of a test, user by user: what paired comparisons are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from recbole_ext.types import UserError
+
+_MAX_CELLS = 1 << 25
+"""Cells of one comparison block [positives, N]: 32 MiB of booleans."""
+
+
+def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
+    """Return the rank, from 1, of each (row, item): one more than the number of items that score higher.
+
+    Args:
+        scores: Scores, [B, N].
+        rows: Row of each positive, [P].
+        items: Item of each positive, [P].
+
+    Raises:
+        UserError: A positive's score is not a number.
+    """
+    rows, items = rows.to(scores.device), items.to(scores.device)
+    own = scores[rows, items]  # [P]
+    if torch.isnan(own).any():
+        raise UserError("the model's scores are not numbers (NaN): training has diverged; lower learning_rate")
+    block = max(1, _MAX_CELLS // scores.shape[1])
+    higher = [(scores[r] > s[:, None]).sum(1) for r, s in zip(rows.split(block), own.split(block), strict=True)]  # [P]
+    return torch.cat(higher) + 1
+
+
+class RankRecorder:
+    """Collects user, item and rank of every positive over the batches of one evaluation."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, scores: Tensor, users: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
+        """Record a batch: scores [B, N], user of each row [B], row and item of each positive [P]."""
+        ranks = ranks_of(scores, positive_u, positive_i)  # [P]
+        self._parts.append((users.cpu()[positive_u.cpu()], positive_i.cpu(), ranks.cpu()))
+
+    def write(self, path: Path, dataset: Any) -> None:
+        """Write ``user_id``, ``item_id`` (external tokens) and ``rank`` as parquet, atomically."""
+        users, items, ranks = (torch.cat(column).numpy() for column in zip(*self._parts, strict=True))
+        table = pd.DataFrame({
+            dataset.uid_field: np.asarray(dataset.field2id_token[dataset.uid_field][users], dtype=str),
+            dataset.iid_field: np.asarray(dataset.field2id_token[dataset.iid_field][items], dtype=str),
+            "rank": ranks.astype(np.int32),
+        })
+        temporary = path.with_name(f".{path.name}.tmp")
+        table.to_parquet(temporary, index=False)
+        temporary.replace(path)
+
+    def __len__(self) -> int:
+        return sum(len(ranks) for *_, ranks in self._parts)

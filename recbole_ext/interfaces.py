@@ -1,0 +1,43 @@
+"""Where models and callbacks meet without importing each other."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from recbole_ext.types import Losses
+
+
+@runtime_checkable
+class HasLosses(Protocol):
+    """A model with named losses; every extension model is one."""
+
+    def losses(self, interaction: Any) -> Losses:
+        """Return named scalar losses of a batch; the training loss is their sum."""
+        ...
+
+
+@runtime_checkable
+class HasMemory(Protocol):
+    """A model that retrieves from a memory which goes stale as the weights move."""
+
+    def refresh_memory(self) -> None:
+        """Rebuild the memory from the current weights."""
+        ...
+
+
+@runtime_checkable
+class Calibratable(Protocol):
+    """A model with mixing settings that are chosen on validation data."""
+
+    def calibrate(self, valid_data: Any) -> dict[str, float]:
+        """Choose the settings on ``valid_data``, keep them in buffers, and return them by name."""
+        ...
+
+
+@runtime_checkable
+class Explainable(Protocol):
+    """A model that can say which neighbours stand behind a list."""
+
+    def explain(self, user: int) -> Any:
+        """Return the evidence behind the recommendations of an internal user id."""
+        ...

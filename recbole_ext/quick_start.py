@@ -1,0 +1,214 @@
+"""A run from settings to result: config -> data -> model -> trainer -> run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_seed
+
+from recbole_ext import run_folder
+from recbole_ext.callbacks.base import CallbackList
+from recbole_ext.callbacks.build import build_callbacks
+from recbole_ext.config import Config, read_yaml
+from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.vocabulary import vocabulary_of
+from recbole_ext.evaluation.ranks import RankRecorder
+from recbole_ext.run_folder import Phases
+from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_checkpoint
+from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
+from recbole_ext.types import UserError
+
+_STAGE_KEYS = {"epochs", "learning_rate", "train_batch_size", "stopping_step", "weight_decay", "callbacks", "output_dir",
+               "model", "dataset", "pretrained_path", "allow_keys"}
+"""Settings of a training, not of what is trained: a warm start does not take them over."""
+
+_PLACE_KEYS = {"output_dir", "data_path", "checkpoint_dir", "show_progress", "state", "gpu_id", "use_gpu", "log_wandb",
+               "wandb_project", "save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path", "worker"}
+"""Settings of where and how a run is done: they do not change its result."""
+
+
+def run(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    resume: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train and test a model, and keep everything in a run folder.
+
+    Args:
+        model: Model name, ``module:Class``, or class.
+        dataset: Dataset name.
+        config_file_list: YAML settings files, later ones stronger.
+        config_dict: Settings by key; ``output_dir`` names the run folder.
+        overrides: ``--key=value`` arguments, strongest.
+        resume: A run folder to continue; everything else comes from its ``config.yaml``.
+
+    Returns:
+        What ``result.json`` holds, and ``folder``.
+
+    Raises:
+        UserError: Bad input, named in one sentence.
+    """
+    if resume is not None:
+        folder = Path(resume)
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"--resume={resume}: there is no run in that folder (no config.yaml)")
+        config = Config(config_file_list=[folder / "config.yaml"], overrides=overrides)
+        for leftover in folder.glob(".*.tmp"):  # of a write that was killed
+            leftover.unlink()
+    else:
+        config = Config(model, dataset, config_file_list, config_dict, overrides)
+        folder = run_folder.make_folder(config["output_dir"], config["model"], config["dataset"])
+        config.resolved["output_dir"] = str(folder)
+        run_folder.write_config(folder, config.resolved)
+    return Run(config, folder, resuming=resume is not None).go()
+
+
+class Run:
+    """One run: its parts are built in RecBole's order and with RecBole's seeds, so its numbers are RecBole's.
+
+    Args:
+        config: Config.
+        folder: Run folder, which exists.
+        resuming: Whether ``last.pt`` of the folder is to be continued.
+        log: Whether the run writes to ``train.log`` and the terminal.
+    """
+
+    def __init__(self, config: Config, folder: Path, resuming: bool = False, log: bool = True) -> None:
+        self.config, self.folder, self.resuming = config, folder, resuming
+        config["checkpoint_dir"] = str(folder)  # RecBole's trainers write here, and nowhere else
+        self.phases = Phases()
+        self.warm_start: str | None = None
+        self.logger = run_folder.start_logging(folder, config["state"]) if log else logging.getLogger()
+
+    def go(self) -> dict[str, Any]:
+        """Run everything, write ``result.json`` and return it."""
+        config = self.config
+        self.logger.info("%s on %s, device %s, run folder %s", config["model"], config["dataset"], config["device"],
+                         self.folder)
+        self.load_data()
+        self.warm_start = self._find_warm_start()
+        trainer = self.build()
+        with self.phases("train"):
+            trainer.fit(self.train_data, self.valid_data, saved=True, show_progress=config["show_progress"])
+        with self.phases("test"):
+            test = self._test(trainer)
+        result = self._result(trainer, test)
+        run_folder.write_result(self.folder, result)
+        self.logger.info("test result: %s", {name: round(value, 4) for name, value in test.items()})
+        return {**result, "folder": str(self.folder)}
+
+    def load_data(self) -> None:
+        """Load, filter and split the dataset."""
+        config = self.config
+        init_seed(config["seed"], config["reproducibility"])
+        with self.phases("data"):
+            self.dataset = create_dataset(config)
+            self.logger.info("%s", self.dataset)
+            self.vocabulary = vocabulary_of(self.dataset)
+            self.train_data, self.valid_data, self.test_data = create_loaders(config, self.dataset)
+
+    def build(self) -> Any:
+        """Build model, callbacks and trainer; a resume is armed where there is something to resume."""
+        config = self.config
+        init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+        with self.phases("model"):
+            self.model = config.model_class(config, self.train_data._dataset).to(config["device"])
+            callbacks = CallbackList(build_callbacks(config["callbacks"]))
+            trainer = build_trainer(config, self.model, self.folder, callbacks, self.vocabulary)
+        self.logger.info("%s", self.model)
+        if self.resuming and (self.folder / "last.pt").is_file():
+            trainer.resume_from(self.folder / "last.pt")
+        return trainer
+
+    def _find_warm_start(self) -> str | None:
+        """Train the model that this one starts from, or find it trained, and put its path into the settings."""
+        wanted = getattr(self.config.model_class, "warm_start", None)
+        if wanted is None or self.config["pretrained_path"] or self.config["pretrain"] != "auto":
+            return self.config["pretrained_path"]
+        with self.phases("pretrain"):
+            found = pretrained(self.config, wanted, self.dataset.fingerprint)
+        self.logger = run_folder.start_logging(self.folder, self.config["state"])
+        self.config["pretrained_path"] = str(found)
+        return str(found)
+
+    def _test(self, trainer: Any) -> dict[str, float]:
+        if isinstance(trainer, RunHooks):
+            trainer.ranks = RankRecorder()
+        test = trainer.evaluate(self.test_data, load_best_model=True, show_progress=self.config["show_progress"])
+        if isinstance(trainer, RunHooks) and len(trainer.ranks):
+            trainer.ranks.write(self.folder / "per_user.parquet", self.dataset)
+        return {name: float(value) for name, value in (test or {}).items()}
+
+    def _result(self, trainer: Any, test: dict[str, float]) -> dict[str, Any]:
+        config = self.config
+        best = {name: float(value) for name, value in (trainer.best_valid_result or {}).items()}
+        extra = getattr(self.model, "result_extra", dict)()
+        return {
+            "model": config["model"], "dataset": config["dataset"], "seed": config["seed"],
+            "best_valid": best, "test": test, "mask_history": config["mask_history"],
+            "seconds": self.phases.seconds, "peak_memory_gib": self.phases.peak_memory_gib,
+            "warm_start": self.warm_start, **extra,
+            "versions": run_folder.versions(), "revision": run_folder.revision(),
+            "dataset_fingerprint": self.dataset.fingerprint, "vocabulary": self.vocabulary,
+        }
+
+
+def pretrained(config: Config, model: str, fingerprint: str) -> Path:
+    """Return the run folder of a finished warm start: found by its fingerprint, resumed, or trained now.
+
+    The warm start takes the user's settings that it knows, but for those of the training itself: these come from its
+    own YAML, ``pretrain_epochs`` and ``pretrain_config``.
+
+    Args:
+        config: Settings of the run that needs it.
+        model: The model to train first.
+        fingerprint: Fingerprint of the filtered dataset.
+    """
+    own = {**({"epochs": config["pretrain_epochs"]} if config["pretrain_epochs"] else {}), **(config["pretrain_config"] or {})}
+    bare = Config(model, config["dataset"])
+    shared = {key: value for key, value in config.resolved.items()
+              if key in bare.resolved and key.split(".")[0] in config.external_config_dict and key not in _STAGE_KEYS}
+    settings = {**shared, **own}
+    resolved = Config(model, config["dataset"], config_dict=settings).resolved
+    digest = hashlib.sha256(fingerprint.encode())
+    digest.update(repr(sorted((k, v) for k, v in resolved.items() if k not in _PLACE_KEYS)).encode())
+    folder = Path(config["pretrain_dir"]) / f"{model}-{config['dataset']}-{digest.hexdigest()[:12]}"
+    with run_folder.lock(folder):
+        if (folder / "result.json").is_file() and (folder / "best.pt").is_file():
+            logging.getLogger().info("warm start: %s is trained already", folder)
+        elif (folder / "config.yaml").is_file():
+            logging.getLogger().info("warm start: %s is continued", folder)
+            run(resume=folder)
+        else:
+            logging.getLogger().info("warm start: training %s into %s", model, folder)
+            run(model, config["dataset"], config_dict={**settings, "output_dir": str(folder)})
+    return folder
+
+
+def load_run(folder: str | Path) -> Run:
+    """Return a finished run with its data and its model, the weights of ``best.pt`` loaded.
+
+    Raises:
+        UserError: The folder holds no run, or no usable ``best.pt``.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} holds no run (no config.yaml); a run folder is meant, as runs/FTRagRec-ml-100k-...")
+    path = folder / "best.pt"
+    payload = read_checkpoint(path)
+    # best.pt has every weight: no warm start is needed, and none may fail here
+    quiet = {"state": "WARNING", "callbacks": None, "pretrain": "none", "pretrained_path": None}
+    loaded = Run(Config(config_file_list=[folder / "config.yaml"], config_dict=quiet), folder, log=False)
+    loaded.load_data()
+    check_identity(payload, path, loaded.config["model"], loaded.vocabulary)
+    loaded.model = loaded.config.model_class(loaded.config, loaded.train_data._dataset)
+    load_weights(loaded.model, payload, path)
+    loaded.model.to(loaded.config["device"]).eval()
+    return loaded

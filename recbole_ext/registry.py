@@ -1,0 +1,92 @@
+"""From a model's name to its class: ours by file name, imported alone; else RecBole's; else near names.
+
+``recbole_ext/models/<family>/<name in lower case>.py`` holds the class of that name: adding a file adds a model. A
+model outside the package is named by its path, ``my_package.my_module:MyModel``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import recbole
+from recbole.utils import get_trainer as recbole_trainer
+
+from recbole_ext.paths import PACKAGE
+from recbole_ext.types import UserError, suggest
+
+RECBOLE = Path(recbole.__file__).resolve().parent
+EXTRA_OF = {"XGBoost": "xgboost", "LightGBM": "lightgbm", "NCL": "faiss-cpu"}
+"""Built-in models that need a package which RecBole does not declare."""
+
+
+def extension_models() -> dict[str, Path]:
+    """Return our models, class name -> file."""
+    return _classes_by_file(PACKAGE / "models", "*/[a-z]*.py")
+
+
+def builtin_models() -> dict[str, Path]:
+    """Return RecBole's models, class name -> file, without importing any."""
+    return _classes_by_file(RECBOLE / "model", "*_recommender/[a-z]*.py")
+
+
+def family_of(model_class: type) -> str | None:
+    """Return the family of an extension model: the folder of its file, or its ``family`` attribute."""
+    parts = model_class.__module__.split(".")
+    if parts[:2] == ["recbole_ext", "models"] and len(parts) == 4:
+        return parts[2]
+    return getattr(model_class, "family", None)
+
+
+def get_model(name: str) -> type:
+    """Return the class of a model.
+
+    Args:
+        name: Class name of one of our models or of RecBole's, or ``module:Class``.
+
+    Raises:
+        UserError: No such model (with near names), or a package that it needs is missing.
+    """
+    if ":" in name:
+        return _import_path(name)
+    ours = extension_models()
+    if name in ours:
+        family = ours[name].parent.name
+        return getattr(importlib.import_module(f"recbole_ext.models.{family}.{ours[name].stem}"), name)
+    theirs = builtin_models()
+    if name not in theirs:
+        raise UserError(f"unknown model '{name}'{suggest(name, [*ours, *theirs])}; "
+                        "a model of your own is given as --model=my_package.my_module:MyModel")
+    path = theirs[name]
+    try:
+        module = importlib.import_module(f"recbole.model.{path.parent.name}.{path.stem}")
+    except ImportError as error:
+        package = EXTRA_OF.get(name, error.name or "a package")
+        raise UserError(f"model {name} needs '{package}', which is not installed; run: pip install {package}") from error
+    return getattr(module, name)
+
+
+def get_trainer(model_type: object, name: str) -> type:
+    """Return RecBole's trainer class of a model: by name where RecBole has one, else by type."""
+    return recbole_trainer(model_type, name)
+
+
+def _import_path(name: str) -> type:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise UserError(f"model '{name}': cannot import '{error.name}'; is its folder on PYTHONPATH?") from error
+    except AttributeError:
+        raise UserError(f"model '{name}': module '{module}' has no class '{attribute}'") from None
+
+
+def _classes_by_file(root: Path, pattern: str) -> dict[str, Path]:
+    """Find in every file the class whose name in lower case is the file's; RecBole's own convention."""
+    found = {}
+    for path in sorted(root.glob(pattern)):
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            if name.lower() == path.stem:
+                found[name] = path
+    return found

@@ -1,0 +1,352 @@
+"""RecBole's trainers with hooks, exact resume and a run folder; no loop of theirs is copied.
+
+``BatchHooks`` stands between RecBole's Trainer and its special trainers, so that their ``super()._train_epoch`` passes
+through it; ``RunHooks`` stands in front of them all. ``build_trainer`` composes the class: for RecBole's KGTrainer,
+``RunHooks -> KGTrainer -> BatchHooks -> Trainer``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import recbole.trainer.trainer as host
+import torch
+from recbole.trainer import Trainer
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.tensorboard import SummaryWriter
+
+from recbole_ext.callbacks.base import CallbackList
+from recbole_ext.evaluation.ranks import RankRecorder
+from recbole_ext.registry import get_trainer
+from recbole_ext.trainer import checkpoint
+from recbole_ext.trainer.run_log import RunLog
+from recbole_ext.types import Losses, StopTraining, TrainState, UserError
+
+
+class BatchHooks(Trainer):
+    """The hooks inside an epoch: around the loss function, and after each real optimizer step."""
+
+    state: TrainState
+    callbacks: CallbackList
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Callable | None = None,
+                     show_progress: bool = False) -> Any:
+        handle = self.optimizer.register_step_post_hook(self._after_step)
+        try:
+            with self._clip_after_unscale():
+                return super()._train_epoch(train_data, epoch_idx, self._hooked(loss_func), show_progress)
+        finally:
+            handle.remove()
+
+    def _hooked(self, loss_func: Callable | None) -> Callable[[Any], Any]:
+        """Return a loss function that calls the hooks around RecBole's or the model's own."""
+        named = getattr(self.model, "losses", None) if loss_func is None else None
+        compute = loss_func or self.model.calculate_loss
+        name = compute.__name__.removeprefix("calculate_") if "calculate" in compute.__name__ else "loss"
+        reweighted = bool(self.callbacks.having("on_loss"))
+
+        def hooked(interaction: Any) -> Any:
+            state = self.state
+            state.batch = interaction
+            self.callbacks.run("on_batch_start", state)
+            raw = named(interaction) if named else compute(interaction)
+            state.losses = dict(raw) if named else _named(raw, name)
+            self.callbacks.run("on_loss", state)
+            self._count(state.losses)
+            if not named and not reweighted:
+                return raw  # RecBole's own object, so that its sums are RecBole's to the bit
+            losses = tuple(state.losses.values())
+            return losses if len(losses) > 1 else losses[0]
+
+        return hooked
+
+    def _count(self, losses: Losses) -> None:
+        if not any(loss.requires_grad for loss in losses.values()):
+            raise UserError("nothing is left to train: no loss depends on a trainable parameter; see callbacks and freeze")
+        for name, loss in losses.items():
+            value, count = self._loss_sums.get(name, (0.0, 0))
+            self._loss_sums[name] = (value + loss.detach().double(), count + 1)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.state.step += 1
+        self.callbacks.run("on_batch_end", self.state)
+
+    @contextmanager
+    def _clip_after_unscale(self) -> Iterator[None]:
+        """Clip inside ``scaler.step``, after it has unscaled; RecBole clips the scaled gradients."""
+        clip = self.clip_grad_norm
+        if not (clip and self.enable_scaler):
+            yield
+            return
+        handle = self.optimizer.register_step_pre_hook(
+            lambda *_: clip_grad_norm_(self.model.parameters(), **clip) and None
+        )
+        self.clip_grad_norm = None
+        try:
+            yield
+        finally:
+            self.clip_grad_norm = clip
+            handle.remove()
+
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            raise UserError(f"the training loss is not a number in epoch {self.state.epoch}, step {self.state.step}; lower "
+                            "learning_rate or set clip_grad_norm: {max_norm: 5} (last.pt holds the epoch before)")
+
+
+class RunHooks:
+    """The hooks around epochs, validation and the whole fit; checkpoints, resume, and the run folder.
+
+    Args:
+        config: Config.
+        model: The model, on its device.
+        folder: Run folder, which exists.
+        callbacks: Callbacks in order.
+        vocabulary: Hashes of the user and item tokens, for the checkpoints.
+    """
+
+    def __init__(self, config: Any, model: Any, folder: Path, callbacks: CallbackList, vocabulary: dict[str, str]) -> None:
+        with _tensorboard_in(folder):
+            super().__init__(config, model)
+        self.folder = folder
+        self.saved_model_file = str(folder / "best.pt")
+        self.callbacks = callbacks
+        self.vocabulary = vocabulary
+        self.run_log = RunLog(folder)
+        self.ranks: RankRecorder | None = None
+        self._resume_from: Path | None = None
+        self._loss_sums: dict[str, tuple[Any, int]] = {}  # name -> sum over batches (a tensor: no sync), batches
+        self._record: dict[str, Any] = {}
+        self._in_pretrain = False
+        self.state = TrainState(model=model, optimizer=self.optimizer, total_epochs=self.epochs, steps_per_epoch=0,
+                                folder=folder, log=self._log_scalar)
+
+    # ---- fit
+
+    def fit(self, train_data: Any, valid_data: Any = None, verbose: bool = True, saved: bool = True,
+            show_progress: bool = False, callback_fn: Callable | None = None) -> tuple[float, dict | None]:
+        """Train as RecBole does, with the hooks; see RecBole's ``Trainer.fit``."""
+        state = self.state
+        state.train_data, state.valid_data = train_data, valid_data
+        state.steps_per_epoch = len(getattr(train_data, "general_dataloader", train_data))
+        self._validates = bool(valid_data) and self.eval_step > 0
+
+        def after_valid(epoch: int, score: float) -> None:
+            if callback_fn:
+                callback_fn(epoch, score)
+            self._close_epoch(epoch)
+
+        try:
+            self.callbacks.run("on_fit_start", state)
+            if self._resume_from:
+                self._restore(self._resume_from)
+            if not self._is_finished():
+                super().fit(train_data, valid_data, verbose, saved, show_progress, after_valid)
+        except StopTraining as stop:
+            self.logger.info("training stopped: %s", stop)
+        finally:
+            self.callbacks.run("on_fit_end", state)
+            self.run_log.draw(self.valid_metric)
+            self.tensorboard.flush()
+        if not Path(self.saved_model_file).exists():  # a pre-training stage that saved nothing
+            self._save_checkpoint(state.epoch, verbose)
+        return self.best_valid_score, self.best_valid_result
+
+    def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> Any:
+        """Run the pre-training stage of S3Rec or RaCT, whose epochs have no validation."""
+        self._in_pretrain = True
+        return super().pretrain(train_data, verbose, show_progress)
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Write the pre-trained weights where the fine-tuning stage of RecBole looks for ``state_dict``."""
+        checkpoint.write_checkpoint(Path(saved_model_file), self._payload(epoch))
+        self.saved_model_file = saved_model_file
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Callable | None = None,
+                     show_progress: bool = False) -> Any:
+        state = self.state
+        state.epoch, self._loss_sums = epoch_idx, {}
+        phase = state.phase
+        self.callbacks.run("on_epoch_start", state)
+        if state.phase != phase:
+            self.cur_step = 0  # a new phase starts with its patience whole
+        began = time.perf_counter()
+        total = super()._train_epoch(train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress)
+        losses = self._mean_losses(total)
+        self._record = {"epoch": epoch_idx, "losses": losses, "train_seconds": time.perf_counter() - began,
+                        "valid_seconds": None, "valid": None}
+        for name, value in losses.items():
+            self.tensorboard.add_scalar(f"Loss/{name}", value, epoch_idx)
+        self.wandblogger.log_metrics({"epoch": epoch_idx, **losses}, head="loss")
+        self.callbacks.run("on_epoch_end", state)
+        if self._in_pretrain or (self._validates and (epoch_idx + 1) % self.eval_step != 0):
+            self._close_epoch(epoch_idx)
+        return total
+
+    def _mean_losses(self, total: Any) -> dict[str, float]:
+        """Return the mean of each named loss over the epoch's batches."""
+        if self._loss_sums:
+            return {name: float(value) / count for name, (value, count) in self._loss_sums.items()}
+        needing = self.callbacks.having("on_batch_start", "on_loss", "on_batch_end")
+        if needing:
+            raise UserError(f"{type(self).__name__.removeprefix('Hooked')} has a training loop of its own, without batch "
+                            f"hooks; remove {', '.join(needing)} from callbacks")
+        values = total if isinstance(total, tuple) else (total,)
+        n_batches = max(self.state.steps_per_epoch, 1)
+        return {name: value / n_batches for name, value in _named(values if len(values) > 1 else values[0], "loss").items()}
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        began = time.perf_counter()
+        self.callbacks.run("on_valid_start", self.state)
+        score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
+        self.state.metrics = result
+        self.callbacks.run("on_valid_end", self.state)
+        self._record.update(valid_seconds=time.perf_counter() - began, valid=dict(result))
+        return float(score), result
+
+    def _close_epoch(self, epoch: int) -> None:
+        """Make the epoch durable: its record first, then ``last.pt``, which says that the epoch is done."""
+        state = self.state
+        self.run_log.write(self._record)
+        payload = self._payload(epoch)
+        payload.update(
+            optimizers={name: value.state_dict() for name, value in vars(self).items() if _is_optimizer(value)},
+            callbacks=self.callbacks.state_dict(),
+            rng=checkpoint.rng_state(),
+            loaders={name: g.get_state() for name, g in self._generators().items()},
+            early_stopping={"cur_step": self.cur_step, "best_valid_score": float(self.best_valid_score),
+                            "best_valid_result": self.best_valid_result, "stop": state.stop},
+            phase=state.phase, metrics=state.metrics,
+        )
+        checkpoint.write_checkpoint(self.folder / "last.pt", payload)
+        if state.stop:
+            raise StopTraining(state.stop)
+
+    # ---- checkpoints
+
+    def resume_from(self, path: Path) -> None:
+        """Continue from a ``last.pt`` when :meth:`fit` is called."""
+        self._resume_from = path
+
+    def _restore(self, path: Path) -> None:
+        payload = checkpoint.read_checkpoint(path, self.device)
+        checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
+        checkpoint.load_weights(self.model, payload, path)
+        for name, optimizer_state in payload["optimizers"].items():
+            getattr(self, name).load_state_dict(optimizer_state)
+        self.callbacks.load_state_dict(payload["callbacks"])
+        stopping = payload["early_stopping"]
+        self.cur_step, self.best_valid_score = stopping["cur_step"], stopping["best_valid_score"]
+        self.best_valid_result, self.state.stop = stopping["best_valid_result"], stopping["stop"]
+        self.start_epoch = payload["epoch"] + 1
+        self.state.epoch, self.state.step = payload["epoch"], payload["step"]
+        self.state.phase, self.state.metrics = payload["phase"], payload["metrics"]
+        self.run_log.rewind(payload["epoch"])
+        for name, generator in self._generators().items():
+            generator.set_state(payload["loaders"][name].cpu())
+        checkpoint.set_rng_state(payload["rng"])  # last: nothing may draw after it
+        self.logger.info("resumed after epoch %d, step %d", payload["epoch"], payload["step"])
+
+    def _is_finished(self) -> bool:
+        # RecBole would overwrite the best checkpoint when no epoch is left
+        return self.start_epoch >= self._last_epoch() or self.cur_step > self.stopping_step or bool(self.state.stop)
+
+    def _last_epoch(self) -> int:
+        pretraining = str(getattr(self.model, "train_stage", "")).endswith("pretrain")
+        return getattr(self, "pretrain_epochs", None) or self.epochs if pretraining else self.epochs
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if self.config["local_rank"] == 0:
+            checkpoint.write_checkpoint(Path(kwargs.get("saved_model_file", self.saved_model_file)), self._payload(epoch))
+            if not self._validates and self._record.get("epoch") == epoch:
+                self._close_epoch(epoch)
+
+    def _payload(self, epoch: int) -> dict[str, Any]:
+        return {
+            "model": self.config["model"], "dataset": self.config["dataset"], "vocabulary": self.vocabulary,
+            "epoch": epoch, "step": self.state.step, "settings": self.config.resolved,
+            "state_dict": self.model.state_dict(), "other_parameter": self.model.other_parameter(),
+        }
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return checkpoint.loader_generators(self.state.train_data)
+
+    # ---- evaluation
+
+    def evaluate(self, eval_data: Any, load_best_model: bool = True, model_file: str | None = None,
+                 show_progress: bool = False) -> dict[str, float]:
+        """Evaluate as RecBole does, from ``best.pt`` by default, and return plain floats."""
+        if load_best_model:
+            path = Path(model_file or self.saved_model_file)
+            payload = checkpoint.read_checkpoint(path, self.device)
+            checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
+            checkpoint.load_weights(self.model, payload, path)
+        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        return {name: float(value) for name, value in (result or {}).items()}
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        if self.ranks is not None:
+            self.ranks.add(scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
+        return interaction, scores, positive_u, positive_i
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        interaction, row_idx = batched_data[:2]
+        _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
+        if self.ranks is not None and row_idx is not None:
+            users = torch.empty(scores.shape[0], dtype=torch.long)  # [B]
+            users[row_idx] = interaction[self.config["USER_ID_FIELD"]].cpu()
+            self.ranks.add(scores, users, positive_u, positive_i)
+        return interaction, scores, positive_u, positive_i
+
+    # ---- what is shown
+
+    def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
+        shown = ", ".join(f"{name}: {value:.4f}" for name, value in self._record["losses"].items())
+        return f"epoch {epoch_idx} training [time: {e_time - s_time:.2f}s, {shown}]"
+
+    def _log_scalar(self, name: str, value: float, step: int) -> None:
+        self.tensorboard.add_scalar(name, value, step)
+        self.wandblogger.log_metrics({name: value, "step": step}, head="callback")
+
+
+def build_trainer(config: Any, model: Any, folder: Path, callbacks: CallbackList, vocabulary: dict[str, str]) -> Any:
+    """Compose RecBole's trainer class for the model with the hooks, and build it.
+
+    Raises:
+        UserError: The model trains outside torch (XGBoost, LightGBM) and callbacks are configured.
+    """
+    base = get_trainer(config["MODEL_TYPE"], config["model"])
+    if not issubclass(base, Trainer):
+        if callbacks.callbacks:
+            raise UserError(f"{config['model']} is trained by its own library, which has no hooks; remove callbacks")
+        with _tensorboard_in(folder):
+            return base(config, model)
+    bases = (RunHooks, BatchHooks) if base is Trainer else (RunHooks, base, BatchHooks)
+    return type(f"Hooked{base.__name__}", bases, {})(config, model, folder, callbacks, vocabulary)
+
+
+def _named(raw: Any, name: str) -> dict[str, Any]:
+    if isinstance(raw, tuple):
+        return {f"{name}{number}": part for number, part in enumerate(raw, 1)}
+    return {name: raw}
+
+
+def _is_optimizer(value: Any) -> bool:
+    return isinstance(value, torch.optim.Optimizer)
+
+
+@contextmanager
+def _tensorboard_in(folder: Path) -> Iterator[None]:
+    """Let RecBole's trainer write TensorBoard files into the run folder and not into the working directory."""
+    original = host.get_tensorboard
+    host.get_tensorboard = lambda logger: SummaryWriter(str(folder / "tensorboard"))
+    try:
+        yield
+    finally:
+        host.get_tensorboard = original

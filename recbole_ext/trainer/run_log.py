@@ -1,0 +1,69 @@
+"""What a run writes as it goes: ``metrics.jsonl``, a line per epoch, and ``curves.png``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class RunLog:
+    """The epoch records of a run folder.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.curves = folder / "curves.png"
+
+    def rewind(self, epoch: int) -> None:
+        """Drop the records after ``epoch``, and a torn last line: they will be written again."""
+        kept = [json.dumps(record) + "\n" for record in self.read() if record["epoch"] <= epoch]
+        temporary = self.path.with_name(".metrics.jsonl.tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record, and see it on the disk before a checkpoint says that the epoch is done."""
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the records, a torn last line left out."""
+        if not self.path.is_file():
+            return []
+        records = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def draw(self, valid_metric: str) -> None:
+        """Draw the losses and the validation metric by epoch into ``curves.png``."""
+        records = self.read()
+        if not records:
+            return
+        from matplotlib.figure import Figure  # costs half a second: only where it is used
+
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        loss_axes, valid_axes = figure.subplots(1, 2)
+        for name in records[0]["losses"]:
+            points = [(r["epoch"], r["losses"][name]) for r in records if name in r["losses"]]
+            loss_axes.plot(*zip(*points, strict=True), marker=".", label=name)
+        points = [(r["epoch"], r["valid"][valid_metric]) for r in records if valid_metric in (r["valid"] or {})]
+        if points:
+            valid_axes.plot(*zip(*points, strict=True), marker=".", color="tab:green", label=valid_metric)
+            valid_axes.legend()
+        loss_axes.set(xlabel="epoch", ylabel="training loss, mean of batches")
+        valid_axes.set(xlabel="epoch", ylabel=f"validation {valid_metric}")
+        loss_axes.legend()
+        temporary = self.curves.with_name(".curves.tmp.png")
+        figure.savefig(temporary, dpi=110)
+        os.replace(temporary, self.curves)

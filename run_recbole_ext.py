@@ -1,0 +1,8 @@
+"""RecBole's way of starting a run: ``python run_recbole_ext.py --model=FTRagRec --dataset=ml-100k --key=value``."""
+
+import sys
+
+from recbole_ext.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["run", *sys.argv[1:]]))
