@@ -209,7 +209,8 @@ class Config(RecBoleConfig):
     def _set_default_parameters(self) -> None:
         data_path = self.final_config_dict["data_path"]
         super()._set_default_parameters()
-        if self.dataset == "ml-100k" and "data_path" in self.external_config_dict:
+        # RecBole puts its bundled copy in any case; we do unless the user names another place
+        if self.dataset == "ml-100k" and data_path != self.internal_config_dict["data_path"]:
             self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
         if self.final_config_dict["show_progress"] == "auto":
             self.final_config_dict["show_progress"] = sys.stderr.isatty()

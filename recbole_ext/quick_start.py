@@ -16,6 +16,7 @@ from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.config import Config, read_yaml
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.vocabulary import vocabulary_of
+from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.run_folder import Phases
 from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_checkpoint
@@ -67,6 +68,10 @@ def run(
         folder = run_folder.make_folder(config["output_dir"], config["model"], config["dataset"])
         config.resolved["output_dir"] = str(folder)
         run_folder.write_config(folder, config.resolved)
+    if config["nproc"] > 1:
+        if resume is not None:
+            raise UserError("a run in several processes cannot be resumed exactly; start it anew with another --output_dir")
+        return spawn_run(config, folder)
     return Run(config, folder, resuming=resume is not None).go()
 
 
@@ -85,7 +90,7 @@ class Run:
         config["checkpoint_dir"] = str(folder)  # RecBole's trainers write here, and nowhere else
         self.phases = Phases()
         self.warm_start: str | None = None
-        self.logger = run_folder.start_logging(folder, config["state"]) if log else logging.getLogger()
+        self.logger = run_folder.start_logging(folder, config["state"]) if log and config["local_rank"] == 0 else logging.getLogger()
 
     def go(self) -> dict[str, Any]:
         """Run everything, write ``result.json`` and return it."""
@@ -100,7 +105,8 @@ class Run:
         with self.phases("test"):
             test = self._test(trainer)
         result = self._result(trainer, test)
-        run_folder.write_result(self.folder, result)
+        if config["local_rank"] == 0:
+            run_folder.write_result(self.folder, result)
         self.logger.info("test result: %s", {name: round(value, 4) for name, value in test.items()})
         return {**result, "folder": str(self.folder)}
 
@@ -139,10 +145,10 @@ class Run:
         return str(found)
 
     def _test(self, trainer: Any) -> dict[str, float]:
-        if isinstance(trainer, RunHooks):
+        if isinstance(trainer, RunHooks) and self.config["single_spec"]:  # several processes have parts of the users
             trainer.ranks = RankRecorder()
         test = trainer.evaluate(self.test_data, load_best_model=True, show_progress=self.config["show_progress"])
-        if isinstance(trainer, RunHooks) and len(trainer.ranks):
+        if isinstance(trainer, RunHooks) and trainer.ranks:
             trainer.ranks.write(self.folder / "per_user.parquet", self.dataset)
         return {name: float(value) for name, value in (test or {}).items()}
 

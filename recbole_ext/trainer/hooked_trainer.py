@@ -123,6 +123,7 @@ class RunHooks:
         self._loss_sums: dict[str, tuple[Any, int]] = {}  # name -> sum over batches (a tensor: no sync), batches
         self._record: dict[str, Any] = {}
         self._in_pretrain = False
+        self._n_rows = 0
         self.state = TrainState(model=model, optimizer=self.optimizer, total_epochs=self.epochs, steps_per_epoch=0,
                                 folder=folder, log=self._log_scalar)
 
@@ -212,6 +213,8 @@ class RunHooks:
     def _close_epoch(self, epoch: int) -> None:
         """Make the epoch durable: its record first, then ``last.pt``, which says that the epoch is done."""
         state = self.state
+        if self.config["local_rank"] != 0:
+            return
         self.run_log.write(self._record)
         payload = self._payload(epoch)
         payload.update(
@@ -282,15 +285,22 @@ class RunHooks:
                  show_progress: bool = False) -> dict[str, float]:
         """Evaluate as RecBole does, from ``best.pt`` by default, and return plain floats."""
         if load_best_model:
+            if not self.config["single_spec"]:
+                torch.distributed.barrier()  # the first process has written the file
             path = Path(model_file or self.saved_model_file)
             payload = checkpoint.read_checkpoint(path, self.device)
             checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
             checkpoint.load_weights(self.model, payload, path)
+        self._n_rows = 0
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         return {name: float(value) for name, value in (result or {}).items()}
 
+    def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
+        return super()._map_reduce(result, self._n_rows)  # RecBole weights the processes by batches, not by users
+
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        self._n_rows += scores.shape[0]
         if self.ranks is not None:
             self.ranks.add(scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
         return interaction, scores, positive_u, positive_i
@@ -298,6 +308,7 @@ class RunHooks:
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
         interaction, row_idx = batched_data[:2]
         _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
+        self._n_rows += len(scores)
         if self.ranks is not None and row_idx is not None:
             users = torch.empty(scores.shape[0], dtype=torch.long)  # [B]
             users[row_idx] = interaction[self.config["USER_ID_FIELD"]].cpu()

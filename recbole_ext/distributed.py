@@ -1,0 +1,62 @@
+"""Training in several processes (``--nproc=2``): nccl between GPUs, gloo between CPU processes."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch.multiprocessing as mp
+
+from recbole_ext.config import Config
+from recbole_ext.types import UserError
+
+
+def spawn_run(config: Config, folder: Path) -> dict[str, Any]:
+    """Run a configuration in ``nproc`` processes and return the result of the first.
+
+    Args:
+        config: Settings, checked already; ``world_size``, ``ip``, ``port`` and ``group_offset`` join several machines.
+        folder: Run folder, which exists; the first process writes into it.
+
+    Raises:
+        UserError: A warm start would have to be trained in every process.
+    """
+    nproc = config["nproc"]
+    if getattr(config.model_class, "warm_start", None) and not config["pretrained_path"] and config["pretrain"] == "auto":
+        raise UserError("with nproc, train the warm start first in one process and give its folder as --pretrained_path")
+    settings = {
+        **config.resolved,
+        "world_size": config["world_size"] or nproc,
+        "port": config["port"] or _free_port(),
+        "offset": config["group_offset"],
+    }
+    queue = mp.get_context("spawn").SimpleQueue()
+    try:
+        mp.spawn(_work, args=(settings, folder, queue), nprocs=nproc, join=True)
+    except mp.ProcessRaisedException as error:
+        last = str(error).strip().splitlines()[-1]
+        if "UserError: " in last:
+            raise UserError(last.partition("UserError: ")[2]) from None
+        raise
+    return queue.get()
+
+
+def _work(rank: int, settings: dict[str, Any], folder: Path, queue: Any) -> None:
+    import torch.distributed
+
+    from recbole_ext.quick_start import Run
+
+    config = Config(config_dict={**settings, "local_rank": rank})
+    try:
+        result = Run(config, folder).go()
+        if rank == 0:
+            queue.put(result)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
