@@ -1,4 +1,4 @@
-"""RecBole's way of starting a run: ``python run_recbole_ext.py --model=FTRagRec --dataset=ml-100k --key=value``."""
+"""RecBole's way of starting a run: ``python run_recbole_ext.py --model=M --dataset=D --key=V``."""
 
 import sys
 

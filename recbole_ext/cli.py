@@ -16,13 +16,22 @@ USAGE = """usage: recbole-ext COMMAND [--key=value ...]
            with any setting:            --epochs=5 --eval_args.mode=uni100 --topk=[5,10]
            continue a run:              recbole-ext run --resume=runs/FTRagRec-ml-100k-...
   explain  the neighbours behind a user's list:
-                                        recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196
+                           recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196
   doctor   what is installed, what was repaired, what is missing
 
 Exit codes: 0 done, 1 a failure of the program, 2 bad input, 130 interrupted."""
 
 _SHORT = {"-m": "--model", "-d": "--dataset"}
-_SPACED = ("--model", "--dataset", "--config_files", "--resume", "--output_dir", "--run", "--user", "--k")
+_SPACED = (
+    "--model",
+    "--dataset",
+    "--config_files",
+    "--resume",
+    "--output_dir",
+    "--run",
+    "--user",
+    "--k",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"recbole_ext {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"run": _run, "explain": _explain, "doctor": _doctor}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run,
+        "explain": _explain,
+        "doctor": _doctor,
+    }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
@@ -48,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        print("\nrecbole-ext: interrupted; a run that has finished an epoch continues with --resume=<run folder>",
-              file=sys.stderr)
+        print(
+            "\nrecbole-ext: interrupted; a run that has finished an epoch continues with "
+            "--resume=<run folder>",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -60,8 +76,10 @@ def _run(arguments: list[str]) -> int:
 
     if options.get("resume"):
         if options.keys() - {"resume"}:
-            raise UserError("--resume takes model, dataset and settings from the run folder; "
-                            f"leave out --{', --'.join(sorted(options.keys() - {'resume'}))}")
+            raise UserError(
+                "--resume takes model, dataset and settings from the run folder; "
+                f"leave out --{', --'.join(sorted(options.keys() - {'resume'}))}"
+            )
         result = run(resume=options["resume"], overrides=overrides)
     else:
         files = options.get("config_files", "").split()
@@ -73,10 +91,16 @@ def _run(arguments: list[str]) -> int:
 def _explain(arguments: list[str]) -> int:
     options, rest = _split(arguments, ("run", "user", "k"))
     if rest or not options.get("run") or not options.get("user"):
-        raise UserError("explain is written: recbole-ext explain --run=<run folder> --user=<user token> [--k=10]")
+        raise UserError(
+            "explain is written: "
+            "recbole-ext explain --run=<run folder> --user=<user token> [--k=10]"
+        )
     from recbole_ext.report import explain_user
 
-    print(explain_user(Path(options["run"]), options["user"], options.get("k")))
+    k = options.get("k", "10")
+    if not k.isdigit() or int(k) == 0:
+        raise UserError(f"--k takes a number of neighbours, not '{k}'")
+    print(explain_user(Path(options["run"]), options["user"], int(k)))
     return 0
 
 
@@ -89,7 +113,7 @@ def _doctor(arguments: list[str]) -> int:
 
 
 def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Take ``names`` out of the arguments, ``--name=value`` or ``--name value``; the rest are settings."""
+    """Take ``names`` out of the arguments, also as ``--name value``; the rest are settings."""
     options: dict[str, str] = {}
     rest: list[str] = []
     queue = list(arguments)
@@ -98,8 +122,10 @@ def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], 
         argument = _SHORT.get(argument, argument)
         name, equals, value = argument.partition("=")
         if name in _SPACED and not equals:
-            values = []
-            while queue and not queue[0].startswith("-") and (not values or name == "--config_files"):
+            values: list[str] = []
+            while (
+                queue and not queue[0].startswith("-") and (not values or name == "--config_files")
+            ):
                 values.append(queue.pop(0))
             if not values:
                 raise UserError(f"{name} needs a value: {name}=...")
@@ -107,7 +133,9 @@ def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], 
         if name[2:] not in names:
             rest.append(argument if equals or name not in _SPACED else f"{name}={value}")
         elif options.get(name[2:], value) != value:
-            raise UserError(f"{name} is given twice, as '{options[name[2:]]}' and as '{value}'; keep one")
+            raise UserError(
+                f"{name} is given twice, as '{options[name[2:]]}' and as '{value}'; keep one"
+            )
         else:
             options[name[2:]] = value
     return options, rest

@@ -1,8 +1,9 @@
-"""Config: RecBole's, with plain precedence, YAML values, checked keys, and devices left as they are.
+"""Config: RecBole's, with plain precedence, YAML values, checked keys, devices left alone.
 
-Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model < dataset < the user's
-files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets one entry of a mapping. ``eval_args`` is
-merged entry by entry; every other mapping is replaced whole, as in RecBole.
+Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model <
+dataset < the user's files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets
+one entry of a mapping. ``eval_args`` is merged entry by entry; every other mapping is replaced
+whole, as in RecBole.
 """
 
 from __future__ import annotations
@@ -26,8 +27,16 @@ from recbole.utils import (
 )
 
 from recbole_ext import paths
-from recbole_ext.registry import RECBOLE, builtin_models, extension_models, family_of, get_model
-from recbole_ext.settings_check import check_keys, check_metrics, check_types, typed_comments
+from recbole_ext.registry import (
+    RECBOLE,
+    builtin_models,
+    check_model,
+    extension_models,
+    family_of,
+    get_model,
+)
+from recbole_ext.settings_check import check_keys, check_types, typed_comments
+from recbole_ext.settings_values import check_metrics, check_values
 from recbole_ext.types import UserError
 
 _FAMILY_FILE = {
@@ -39,28 +48,32 @@ _FAMILY_FILE = {
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as RecBole reads it (``1e-3`` is a number), but a date stays a string and no object is built."""
+    """YAML as RecBole reads it (``1e-3`` is a number), but a date stays a string."""
 
 
 Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", ":float"))]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", ":float"))
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
-               r"|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(
+        r"^[-+]?(?:(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+0123456789."),
 )
 
 
 def parse_value(text: str) -> Any:
-    """Return a command-line value read as YAML; ``None`` is null, and what is no YAML is a string."""
+    """Return a command-line value read as YAML; ``None`` is null, what is no YAML a string."""
     if text == "None":
         return None
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a number and is none
         return text
 
 
@@ -77,14 +90,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"cannot read the settings file {path}: {reason}") from None
     try:
         content = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        raise UserError(
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})"
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: a settings file is a mapping of 'key: value' lines, not {type(content).__name__}")
+        raise UserError(
+            f"{path}: a settings file is a mapping of 'key: value' lines, "
+            f"not {type(content).__name__}"
+        )
     return content
 
 
@@ -98,10 +116,14 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in arguments:
         key, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not equals or not key:
-            raise UserError(f"argument '{argument}' is not understood; settings are written --key=value")
+            raise UserError(
+                f"argument '{argument}' is not understood; settings are written --key=value"
+            )
         value = parse_value(text)
         if key in settings and settings[key] != value:
-            raise UserError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}; keep one")
+            raise UserError(
+                f"--{key} is given twice, as {settings[key]!r} and as {value!r}; keep one"
+            )
         settings[key] = value
     return settings
 
@@ -158,28 +180,44 @@ class Config(RecBoleConfig):
         return [read_yaml(path) for path in file_list or ()]
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return config_dict
+        return {k: str(v) if isinstance(v, Path) else v for k, v in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return self._overrides
 
     def _merge_external_config_dict(self) -> None:
         self._sources = [*self.file_config_dict, self.variable_config_dict, self.cmd_config_dict]
-        self.external_config_dict = {key: value for source in self._sources for key, value in source.items()}
+        self.external_config_dict = {
+            key: value for source in self._sources for key, value in source.items()
+        }
 
-    def _get_model_and_dataset(self, model: str | type | None, dataset: str | None) -> tuple[str, type, str]:
+    def _get_model_and_dataset(
+        self, model: str | type | None, dataset: str | None
+    ) -> tuple[str, type, str]:
         model = model or self.external_config_dict.get("model")
         dataset = dataset or self.external_config_dict.get("dataset")
         if not model:
-            raise UserError("no model is named; give --model=SASRec, or 'model: SASRec' in a settings file")
+            raise UserError(
+                "no model is named; give --model=SASRec, or 'model: SASRec' in a settings file"
+            )
         if not dataset:
-            raise UserError("no dataset is named; give --dataset=ml-100k, or 'dataset: ml-100k' in a settings file")
-        model_class = get_model(model) if isinstance(model, str) else model
+            raise UserError(
+                "no dataset is named; give --dataset=ml-100k, "
+                "or 'dataset: ml-100k' in a settings file"
+            )
+        if isinstance(model, str):
+            model_class = get_model(model)
+        else:
+            model_class = check_model(model, getattr(model, "__name__", str(model)))
         # an outside model is named by its path, so that config.yaml finds it again
-        self.model_path = model if isinstance(model, str) else f"{model_class.__module__}:{model_class.__qualname__}"
+        self.model_path = (
+            model
+            if isinstance(model, str)
+            else f"{model_class.__module__}:{model_class.__qualname__}"
+        )
         return model_class.__name__, model_class, str(dataset)
 
-    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+    def _load_internal_config_dict(self, model: str, model_class: Any, dataset: str) -> None:
         self.layers = _layers(model, model_class, dataset)
         self.internal_config_dict = {"MODEL_TYPE": model_class.type}
         for path in self.layers:
@@ -189,20 +227,31 @@ class Config(RecBoleConfig):
         known = {key for path in self.layers for key in read_yaml(path)}
         tops = {key.split(".")[0]: None for key in self.external_config_dict}
         tops["allow_keys"] = self.external_config_dict.get("allow_keys")
-        check_keys(tops, known, self.model, self.model_class, _keys_of_models())
+        check_keys(tops, known, self.model, self.model_class, _keys_of_models)
         merged = copy.deepcopy(self.internal_config_dict)
         for source in self._sources:
             _merge(merged, copy.deepcopy(source))
-        if (self.model_class.type == ModelType.SEQUENTIAL and merged.get("loss_type") == "CE"
-                and "train_neg_sample_args" not in self.external_config_dict):
+        if (
+            self.model_class.type == ModelType.SEQUENTIAL
+            and merged.get("loss_type") == "CE"
+            and "train_neg_sample_args" not in tops
+        ):
             merged["train_neg_sample_args"] = None  # RecBole's default would be refused by RecBole
-        check_types(merged, typed_comments(self.layers))
+        if merged["train_neg_sample_args"] == "None":  # as RecBole's own examples write it
+            merged["train_neg_sample_args"] = None
+        ids = merged["gpu_id"]  # 0, "0,1" or [0, 1]
+        ids = ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids]
+        merged["gpu_id"] = ",".join(map(str, ids)).strip("()[] ")
+        check_types(merged, typed_comments(self.layers), self.internal_config_dict)
+        check_values(merged)
         check_metrics(merged)
         if merged.get("mask_history") is None:
             # RecBole's way: history is masked but for sequential models; said here, and recorded
             merged["mask_history"] = self.model_class.type != ModelType.SEQUENTIAL
         # `data_path` keeps the user's spelling; RecBole appends the dataset's name to it below
-        self.resolved = {key: copy.deepcopy(value) for key, value in merged.items() if key != "MODEL_TYPE"}
+        self.resolved = {
+            key: copy.deepcopy(value) for key, value in merged.items() if key != "MODEL_TYPE"
+        }
         self.resolved.update(model=self.model_path, dataset=self.dataset)
         return merged
 
@@ -217,7 +266,6 @@ class Config(RecBoleConfig):
 
     def _init_device(self) -> None:
         settings = self.final_config_dict
-        settings["gpu_id"] = str(settings["gpu_id"]).strip("()[] ")
         rank = settings.get("local_rank", 0)
         settings["single_spec"] = "local_rank" not in settings
         settings["local_rank"] = rank
@@ -229,13 +277,16 @@ class Config(RecBoleConfig):
 
 
 def _device(use_gpu: bool, gpu_id: str, rank: int) -> torch.device:
-    """Return the device; ``gpu_id`` counts among the visible devices, and the environment stays as it is."""
+    """Return the device; ``gpu_id`` counts among the visible devices, which stay as they are."""
     ids = [part.strip() for part in gpu_id.split(",") if part.strip()]
     if not use_gpu or not ids or not torch.cuda.is_available():
         return torch.device("cpu")
     chosen = ids[min(rank, len(ids) - 1)]
     if not chosen.isdigit() or int(chosen) >= torch.cuda.device_count():
-        raise UserError(f"gpu_id {gpu_id!r}: this machine shows {torch.cuda.device_count()} GPU(s), numbered from 0")
+        raise UserError(
+            f"gpu_id {gpu_id!r}: this machine shows {torch.cuda.device_count()} GPU(s), "
+            "numbered from 0"
+        )
     return torch.device("cuda", int(chosen))
 
 
@@ -251,12 +302,16 @@ def _join_process_group(settings: dict[str, Any]) -> None:
     )
 
 
-def _layers(model: str, model_class: type, dataset: str) -> list[Path]:
+def _layers(model: str, model_class: Any, dataset: str) -> list[Path]:
     """Return the YAML files under the user's, weakest first: base < family < model < dataset."""
     theirs = RECBOLE / "properties"
     quick = theirs / "quick_start_config"
     ours_base = paths.data_folder("properties") / "base.yaml"
-    files: list[Path | None] = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", ours_base]
+    files: list[Path | None] = [
+        theirs / "overall.yaml",
+        theirs / "dataset" / "sample.yaml",
+        ours_base,
+    ]
     family = family_of(model_class)
     on_dataset: list[Path] = []
     if family is not None:
@@ -266,20 +321,26 @@ def _layers(model: str, model_class: type, dataset: str) -> list[Path]:
         if model in ("DIN", "DIEN"):
             name, on_dataset = "sequential_DIN", [quick / f"sequential_DIN_on_{dataset}.yaml"]
         elif model in ("GRU4RecKG", "KSR"):
-            name = "sequential_embedding_model"
+            name, on_dataset = None, [quick / "sequential_embedding_model.yaml"]
         elif model in ("GRU4RecF", "SASRecF", "FDSA", "S3Rec"):
             on_dataset = [quick / f"special_sequential_on_{dataset}.yaml"]
         elif name == "context-aware":
             on_dataset = [quick / f"context-aware_{dataset}.yaml"]
+        elif (
+            name == "knowledge_base"
+        ):  # it names the files to load, which a dataset's YAML does too
+            name, on_dataset = None, [quick / "knowledge_base.yaml"]
         files.append(quick / f"{name}.yaml" if name else None)
-        yaml_name = {"XGBoost": "xgboost", "LightGBM": "lightgbm"}.get(model, model)  # RecBole's file names
+        yaml_name = {"XGBoost": "xgboost", "LightGBM": "lightgbm"}.get(
+            model, model
+        )  # RecBole's file names
         files += [theirs / "model" / f"{yaml_name}.yaml", paths.model_yaml(model)]
     files += [theirs / "dataset" / f"{dataset}.yaml", paths.dataset_yaml(dataset), *on_dataset]
     return [path for path in files if path is not None and path.is_file()]
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay ``source`` over ``target``: dotted keys one entry, ``eval_args`` entry by entry, the rest whole."""
+    """Lay ``source`` over ``target``: ``eval_args`` entry by entry, what is not dotted whole."""
     for key, value in source.items():
         if "." in key:
             _set_nested(target, key, value)

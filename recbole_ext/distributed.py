@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 import torch.multiprocessing as mp
 
 from recbole_ext.config import Config
 from recbole_ext.types import UserError
 
+Job = Callable[[Config, Path], dict[str, Any]]
 
-def spawn_run(config: Config, folder: Path) -> dict[str, Any]:
+
+def spawn_run(config: Config, folder: Path, job: Job) -> dict[str, Any]:
     """Run a configuration in ``nproc`` processes and return the result of the first.
 
     Args:
-        config: Settings, checked already; ``world_size``, ``ip``, ``port`` and ``group_offset`` join several machines.
+        config: Settings, checked already; ``world_size``, ``ip``, ``port`` and ``group_offset``
+            join several machines.
         folder: Run folder, which exists; the first process writes into it.
+        job: What every process does; a function of a module, for the processes import it.
 
     Raises:
         UserError: A warm start would have to be trained in every process.
     """
     nproc = config["nproc"]
-    if getattr(config.model_class, "warm_start", None) and not config["pretrained_path"] and config["pretrain"] == "auto":
-        raise UserError("with nproc, train the warm start first in one process and give its folder as --pretrained_path")
+    if (
+        getattr(config.model_class, "warm_start", None)
+        and not config["pretrained_path"]
+        and config["pretrain"] == "auto"
+    ):
+        raise UserError(
+            "with nproc, train the warm start first in one process and give its folder as "
+            "--pretrained_path"
+        )
     settings = {
         **config.resolved,
         "world_size": config["world_size"] or nproc,
@@ -33,7 +46,7 @@ def spawn_run(config: Config, folder: Path) -> dict[str, Any]:
     }
     queue = mp.get_context("spawn").SimpleQueue()
     try:
-        mp.spawn(_work, args=(settings, folder, queue), nprocs=nproc, join=True)
+        mp.spawn(_work, args=(settings, folder, queue, job), nprocs=nproc, join=True)
     except mp.ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         if "UserError: " in last:
@@ -42,14 +55,10 @@ def spawn_run(config: Config, folder: Path) -> dict[str, Any]:
     return queue.get()
 
 
-def _work(rank: int, settings: dict[str, Any], folder: Path, queue: Any) -> None:
-    import torch.distributed
-
-    from recbole_ext.quick_start import Run
-
+def _work(rank: int, settings: dict[str, Any], folder: Path, queue: Any, job: Job) -> None:
     config = Config(config_dict={**settings, "local_rank": rank})
     try:
-        result = Run(config, folder).go()
+        result = job(config, folder)
         if rank == 0:
             queue.put(result)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from recbole_ext.types import Losses
@@ -38,6 +39,6 @@ class Calibratable(Protocol):
 class Explainable(Protocol):
     """A model that can say which neighbours stand behind a list."""
 
-    def explain(self, user: int) -> Any:
-        """Return the evidence behind the recommendations of an internal user id."""
+    def explain(self, user: int | None = None, history: Sequence[int] | None = None) -> Any:
+        """Return the evidence behind the list of an internal user id, after a history of item ids."""
         ...

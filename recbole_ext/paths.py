@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent
 def data_folder(name: str) -> Path:
     """Return the folder ``properties`` or ``dataset_configs``.
 
-    A wheel carries both inside the package (``package_dir`` in setup.cfg); a checkout has them beside it.
+    A wheel carries both inside the package (``package_dir`` in setup.cfg); a checkout has them
+    beside it.
 
     Raises:
         UserError: Neither place has the folder.

@@ -13,7 +13,7 @@ from recbole.utils import init_seed
 from recbole_ext import run_folder
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.callbacks.build import build_callbacks
-from recbole_ext.config import Config, read_yaml
+from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.distributed import spawn_run
@@ -23,12 +23,37 @@ from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_ch
 from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
 from recbole_ext.types import UserError
 
-_STAGE_KEYS = {"epochs", "learning_rate", "train_batch_size", "stopping_step", "weight_decay", "callbacks", "output_dir",
-               "model", "dataset", "pretrained_path", "allow_keys"}
+_STAGE_KEYS = {
+    "epochs",
+    "learning_rate",
+    "train_batch_size",
+    "stopping_step",
+    "weight_decay",
+    "callbacks",
+    "output_dir",
+    "model",
+    "dataset",
+    "pretrained_path",
+    "allow_keys",
+}
 """Settings of a training, not of what is trained: a warm start does not take them over."""
 
-_PLACE_KEYS = {"output_dir", "data_path", "checkpoint_dir", "show_progress", "state", "gpu_id", "use_gpu", "log_wandb",
-               "wandb_project", "save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path", "worker"}
+_PLACE_KEYS = {
+    "output_dir",
+    "data_path",
+    "checkpoint_dir",
+    "show_progress",
+    "state",
+    "gpu_id",
+    "use_gpu",
+    "log_wandb",
+    "wandb_project",
+    "save_dataset",
+    "save_dataloaders",
+    "dataset_save_path",
+    "dataloaders_save_path",
+    "worker",
+}
 """Settings of where and how a run is done: they do not change its result."""
 
 
@@ -70,13 +95,20 @@ def run(
         run_folder.write_config(folder, config.resolved)
     if config["nproc"] > 1:
         if resume is not None:
-            raise UserError("a run in several processes cannot be resumed exactly; start it anew with another --output_dir")
-        return spawn_run(config, folder)
+            raise UserError(
+                "a run in several processes cannot be resumed exactly; "
+                "start it anew with another --output_dir"
+            )
+        return spawn_run(config, folder, _go)
     return Run(config, folder, resuming=resume is not None).go()
 
 
+def _go(config: Config, folder: Path) -> dict[str, Any]:
+    return Run(config, folder).go()
+
+
 class Run:
-    """One run: its parts are built in RecBole's order and with RecBole's seeds, so its numbers are RecBole's.
+    """One run, built in RecBole's order and with RecBole's seeds: its numbers are RecBole's.
 
     Args:
         config: Config.
@@ -85,23 +117,36 @@ class Run:
         log: Whether the run writes to ``train.log`` and the terminal.
     """
 
-    def __init__(self, config: Config, folder: Path, resuming: bool = False, log: bool = True) -> None:
+    def __init__(
+        self, config: Config, folder: Path, resuming: bool = False, log: bool = True
+    ) -> None:
         self.config, self.folder, self.resuming = config, folder, resuming
         config["checkpoint_dir"] = str(folder)  # RecBole's trainers write here, and nowhere else
         self.phases = Phases()
         self.warm_start: str | None = None
-        self.logger = run_folder.start_logging(folder, config["state"]) if log and config["local_rank"] == 0 else logging.getLogger()
+        self.logger = (
+            run_folder.start_logging(folder, config["state"])
+            if log and config["local_rank"] == 0
+            else logging.getLogger()
+        )
 
     def go(self) -> dict[str, Any]:
         """Run everything, write ``result.json`` and return it."""
         config = self.config
-        self.logger.info("%s on %s, device %s, run folder %s", config["model"], config["dataset"], config["device"],
-                         self.folder)
+        self.logger.info(
+            "%s on %s, device %s, run folder %s",
+            config["model"],
+            config["dataset"],
+            config["device"],
+            self.folder,
+        )
         self.load_data()
         self.warm_start = self._find_warm_start()
         trainer = self.build()
         with self.phases("train"):
-            trainer.fit(self.train_data, self.valid_data, saved=True, show_progress=config["show_progress"])
+            trainer.fit(
+                self.train_data, self.valid_data, saved=True, show_progress=config["show_progress"]
+            )
         with self.phases("test"):
             test = self._test(trainer)
         result = self._result(trainer, test)
@@ -121,7 +166,7 @@ class Run:
             self.train_data, self.valid_data, self.test_data = create_loaders(config, self.dataset)
 
     def build(self) -> Any:
-        """Build model, callbacks and trainer; a resume is armed where there is something to resume."""
+        """Build model, callbacks and trainer, and arm the resume where there is one."""
         config = self.config
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         with self.phases("model"):
@@ -134,7 +179,7 @@ class Run:
         return trainer
 
     def _find_warm_start(self) -> str | None:
-        """Train the model that this one starts from, or find it trained, and put its path into the settings."""
+        """Train the model that this one starts from, or find it trained; set its path."""
         wanted = getattr(self.config.model_class, "warm_start", None)
         if wanted is None or self.config["pretrained_path"] or self.config["pretrain"] != "auto":
             return self.config["pretrained_path"]
@@ -145,9 +190,13 @@ class Run:
         return str(found)
 
     def _test(self, trainer: Any) -> dict[str, float]:
-        if isinstance(trainer, RunHooks) and self.config["single_spec"]:  # several processes have parts of the users
+        if (
+            isinstance(trainer, RunHooks) and self.config["single_spec"]
+        ):  # several processes have parts of the users
             trainer.ranks = RankRecorder()
-        test = trainer.evaluate(self.test_data, load_best_model=True, show_progress=self.config["show_progress"])
+        test = trainer.evaluate(
+            self.test_data, load_best_model=True, show_progress=self.config["show_progress"]
+        )
         if isinstance(trainer, RunHooks) and trainer.ranks:
             trainer.ranks.write(self.folder / "per_user.parquet", self.dataset)
         return {name: float(value) for name, value in (test or {}).items()}
@@ -155,36 +204,54 @@ class Run:
     def _result(self, trainer: Any, test: dict[str, float]) -> dict[str, Any]:
         config = self.config
         best = {name: float(value) for name, value in (trainer.best_valid_result or {}).items()}
-        extra = getattr(self.model, "result_extra", dict)()
+        extra: dict[str, Any] = getattr(self.model, "result_extra", dict)()
         return {
-            "model": config["model"], "dataset": config["dataset"], "seed": config["seed"],
-            "best_valid": best, "test": test, "mask_history": config["mask_history"],
-            "seconds": self.phases.seconds, "peak_memory_gib": self.phases.peak_memory_gib,
-            "warm_start": self.warm_start, **extra,
-            "versions": run_folder.versions(), "revision": run_folder.revision(),
-            "dataset_fingerprint": self.dataset.fingerprint, "vocabulary": self.vocabulary,
+            "model": config["model"],
+            "dataset": config["dataset"],
+            "seed": config["seed"],
+            "best_valid": best,
+            "test": test,
+            "mask_history": config["mask_history"],
+            "seconds": self.phases.seconds,
+            "peak_memory_gib": self.phases.peak_memory_gib,
+            "warm_start": self.warm_start,
+            **extra,
+            "versions": run_folder.versions(),
+            "revision": run_folder.revision(),
+            "dataset_fingerprint": self.dataset.fingerprint,
+            "vocabulary": self.vocabulary,
         }
 
 
 def pretrained(config: Config, model: str, fingerprint: str) -> Path:
-    """Return the run folder of a finished warm start: found by its fingerprint, resumed, or trained now.
+    """Return the run folder of a finished warm start: found, resumed, or trained now.
 
-    The warm start takes the user's settings that it knows, but for those of the training itself: these come from its
-    own YAML, ``pretrain_epochs`` and ``pretrain_config``.
+    The warm start takes the user's settings that it knows, but for those of the training itself:
+    these come from its own YAML, ``pretrain_epochs`` and ``pretrain_config``.
 
     Args:
         config: Settings of the run that needs it.
         model: The model to train first.
         fingerprint: Fingerprint of the filtered dataset.
     """
-    own = {**({"epochs": config["pretrain_epochs"]} if config["pretrain_epochs"] else {}), **(config["pretrain_config"] or {})}
+    own = {
+        **({"epochs": config["pretrain_epochs"]} if config["pretrain_epochs"] else {}),
+        **(config["pretrain_config"] or {}),
+    }
     bare = Config(model, config["dataset"])
-    shared = {key: value for key, value in config.resolved.items()
-              if key in bare.resolved and key.split(".")[0] in config.external_config_dict and key not in _STAGE_KEYS}
+    shared = {
+        key: value
+        for key, value in config.resolved.items()
+        if key in bare.resolved
+        and key.split(".")[0] in config.external_config_dict
+        and key not in _STAGE_KEYS
+    }
     settings = {**shared, **own}
     resolved = Config(model, config["dataset"], config_dict=settings).resolved
     digest = hashlib.sha256(fingerprint.encode())
-    digest.update(repr(sorted((k, v) for k, v in resolved.items() if k not in _PLACE_KEYS)).encode())
+    digest.update(
+        repr(sorted((k, v) for k, v in resolved.items() if k not in _PLACE_KEYS)).encode()
+    )
     folder = Path(config["pretrain_dir"]) / f"{model}-{config['dataset']}-{digest.hexdigest()[:12]}"
     with run_folder.lock(folder):
         if (folder / "result.json").is_file() and (folder / "best.pt").is_file():
@@ -206,12 +273,17 @@ def load_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} holds no run (no config.yaml); a run folder is meant, as runs/FTRagRec-ml-100k-...")
+        raise UserError(
+            f"{folder} holds no run (no config.yaml); a run folder is meant, "
+            "as runs/FTRagRec-ml-100k-..."
+        )
     path = folder / "best.pt"
     payload = read_checkpoint(path)
     # best.pt has every weight: no warm start is needed, and none may fail here
     quiet = {"state": "WARNING", "callbacks": None, "pretrain": "none", "pretrained_path": None}
-    loaded = Run(Config(config_file_list=[folder / "config.yaml"], config_dict=quiet), folder, log=False)
+    loaded = Run(
+        Config(config_file_list=[folder / "config.yaml"], config_dict=quiet), folder, log=False
+    )
     loaded.load_data()
     check_identity(payload, path, loaded.config["model"], loaded.vocabulary)
     loaded.model = loaded.config.model_class(loaded.config, loaded.train_data._dataset)

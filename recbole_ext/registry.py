@@ -1,7 +1,7 @@
-"""From a model's name to its class: ours by file name, imported alone; else RecBole's; else near names.
+"""From a model's name to its class: ours by file name, imported alone; else RecBole's.
 
-``recbole_ext/models/<family>/<name in lower case>.py`` holds the class of that name: adding a file adds a model. A
-model outside the package is named by its path, ``my_package.my_module:MyModel``.
+``recbole_ext/models/<family>/<name in lower case>.py`` holds the class of that name: adding a file
+adds a model. A model outside the package is named by its path, ``my_package.my_module:MyModel``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def builtin_models() -> dict[str, Path]:
 
 
 def family_of(model_class: type) -> str | None:
-    """Return the family of an extension model: the folder of its file, or its ``family`` attribute."""
+    """Return a model's family: the folder of its file, or its ``family`` attribute."""
     parts = model_class.__module__.split(".")
     if parts[:2] == ["recbole_ext", "models"] and len(parts) == 4:
         return parts[2]
@@ -53,17 +53,23 @@ def get_model(name: str) -> type:
     ours = extension_models()
     if name in ours:
         family = ours[name].parent.name
-        return getattr(importlib.import_module(f"recbole_ext.models.{family}.{ours[name].stem}"), name)
+        return getattr(
+            importlib.import_module(f"recbole_ext.models.{family}.{ours[name].stem}"), name
+        )
     theirs = builtin_models()
     if name not in theirs:
-        raise UserError(f"unknown model '{name}'{suggest(name, [*ours, *theirs])}; "
-                        "a model of your own is given as --model=my_package.my_module:MyModel")
+        raise UserError(
+            f"unknown model '{name}'{suggest(name, [*ours, *theirs])}; "
+            "a model of your own is given as --model=my_package.my_module:MyModel"
+        )
     path = theirs[name]
     try:
         module = importlib.import_module(f"recbole.model.{path.parent.name}.{path.stem}")
     except ImportError as error:
         package = EXTRA_OF.get(name, error.name or "a package")
-        raise UserError(f"model {name} needs '{package}', which is not installed; run: pip install {package}") from error
+        raise UserError(
+            f"model {name} needs '{package}', which is not installed; run: pip install {package}"
+        ) from error
     return getattr(module, name)
 
 
@@ -72,18 +78,41 @@ def get_trainer(model_type: object, name: str) -> type:
     return recbole_trainer(model_type, name)
 
 
+def check_model(found: object, name: str) -> type:
+    """Return ``found`` if it is a model class as RecBole knows them.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not (isinstance(found, type) and hasattr(found, "type") and hasattr(found, "predict")):
+        raise UserError(
+            f"'{name}' is no RecBole model: a class with 'type', 'predict' and 'calculate_loss'"
+        )
+    return found
+
+
 def _import_path(name: str) -> type:
     module, _, attribute = name.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*", module) or not attribute.isidentifier():
+        raise UserError(
+            f"model '{name}': a model of your own is written my_package.my_module:MyModel"
+        )
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(f"model '{name}': cannot import '{error.name}'; is its folder on PYTHONPATH?") from error
-    except AttributeError:
-        raise UserError(f"model '{name}': module '{module}' has no class '{attribute}'") from None
+        raise UserError(
+            f"model '{name}': cannot import '{error.name}'; is its folder on PYTHONPATH?"
+        ) from error
+    if not hasattr(found, attribute):
+        raise UserError(
+            f"model '{name}': module '{module}' has no class '{attribute}'"
+            f"{suggest(attribute, vars(found))}"
+        )
+    return check_model(getattr(found, attribute), name)
 
 
 def _classes_by_file(root: Path, pattern: str) -> dict[str, Path]:
-    """Find in every file the class whose name in lower case is the file's; RecBole's own convention."""
+    """Find in every file the class whose name in lower case is the file's, as RecBole does."""
     found = {}
     for path in sorted(root.glob(pattern)):
         for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):

@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, what goes into it, and how each file is written whole or not at all."""
+"""The folder of a run: where it is, what is in it; each file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ except ImportError:  # Windows has no file locks of this kind
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
 
-_LIBRARIES = ("recbole", "torch", "numpy", "pandas", "scipy", "scikit-learn", "faiss-cpu", "recbole-ext")
+_LIBRARIES = (
+    "recbole",
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "faiss-cpu",
+    "recbole-ext",
+)
 _ANSI = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 
 
@@ -40,14 +49,19 @@ def make_folder(output_dir: str | Path | None, model: str, dataset: str) -> Path
     default = f"runs/{model}-{dataset}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = Path(output_dir or default)
     if (folder / "config.yaml").exists():
-        raise UserError(f"{folder} already holds a run; continue it with --resume={folder}, or name another --output_dir")
+        raise UserError(
+            f"{folder} already holds a run; continue it with --resume={folder}, "
+            "or name another --output_dir"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"cannot write into the folder {folder}: {error.strerror}; choose another --output_dir") from None
+        raise UserError(
+            f"cannot write into the folder {folder}: {error.strerror}; choose another --output_dir"
+        ) from None
     return folder
 
 
@@ -77,7 +91,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_config(folder: Path, resolved: dict[str, Any]) -> None:
-    """Write ``config.yaml``: every setting after merging; run again with ``--config_files=<folder>/config.yaml``."""
+    """Write ``config.yaml``, every setting after merging; ``--config_files`` takes it again."""
     text = yaml.safe_dump(resolved, sort_keys=True, allow_unicode=True, default_flow_style=None)
     write_text(folder / "config.yaml", text)
 
@@ -112,7 +126,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """Return the git revision of the checkout that this code runs from, or ``None`` in an installation."""
+    """Return the git revision of this checkout, or ``None`` in an installation."""
     if not (PACKAGE.parent / ".git").exists():
         return None
     command = ["git", "-C", str(PACKAGE.parent), "rev-parse", "HEAD"]
@@ -141,7 +155,9 @@ class Phases:
             self.peak_memory_gib[name] = max(self.peak_memory_gib.get(name, 0.0), _peak_gib())
             if torch.cuda.is_available():
                 gpu = torch.cuda.max_memory_allocated() / 2**30
-                self.peak_memory_gib[f"{name}_gpu"] = max(self.peak_memory_gib.get(f"{name}_gpu", 0.0), gpu)
+                self.peak_memory_gib[f"{name}_gpu"] = max(
+                    self.peak_memory_gib.get(f"{name}_gpu", 0.0), gpu
+                )
 
 
 def start_logging(folder: Path, level: str | None) -> logging.Logger:
@@ -152,12 +168,16 @@ def start_logging(folder: Path, level: str | None) -> logging.Logger:
             logger.removeHandler(handler)
             handler.close()
     try:
-        handlers: list[logging.Handler] = [logging.FileHandler(folder / "train.log", encoding="utf-8")]
+        handlers: list[logging.Handler] = [
+            logging.FileHandler(folder / "train.log", encoding="utf-8")
+        ]
     except OSError as error:
         raise UserError(f"cannot write {folder / 'train.log'}: {error.strerror}") from None
     handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
-        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(
+            _PlainFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        )
         handler.of_a_run = True  # type: ignore[attr-defined]
         logger.addHandler(handler)
     logger.setLevel(getattr(logging, str(level or "INFO").upper(), logging.INFO))

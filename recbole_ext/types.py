@@ -49,7 +49,8 @@ class TrainState:
         steps_per_epoch: Batches in one epoch.
         epoch: Current epoch, from 0.
         step: Optimizer steps taken since the beginning of training, over resumes too.
-        batch: The batch in work (RecBole's Interaction), between ``on_batch_start`` and ``on_batch_end``.
+        batch: The batch in work (RecBole's Interaction), between ``on_batch_start`` and
+            ``on_batch_end``.
         losses: Named losses of the batch; ``on_loss`` may reweight or extend them.
         metrics: Metrics of the last validation, name -> float.
         phase: Name of the training phase; early stopping starts its patience anew when it changes.

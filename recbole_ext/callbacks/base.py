@@ -1,7 +1,7 @@
 """The callback protocol: what may happen in training, and when.
 
-``*_start`` hooks and ``on_loss`` run in the order of the list, ``*_end`` hooks in reverse, so that a pair nests
-like a context manager. A hook that is not overridden costs nothing.
+``*_start`` hooks and ``on_loss`` run in the order of the list, ``*_end`` hooks in reverse, so that
+a pair nests like a context manager. A hook that is not overridden costs nothing.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ class Callback:
     """Base of all callbacks: every hook does nothing, and there is no state to keep."""
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Before the first epoch, and before a checkpoint is restored: check, add parameter groups."""
+        """Before the first epoch and before a restore: check, add parameter groups."""
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Before the first batch of an epoch; ``model.train()`` comes after it."""
 
     def on_batch_start(self, state: TrainState) -> None:
-        """After ``model.train()`` and ``zero_grad``, before the forward pass; ``state.batch`` is on the device."""
+        """After ``model.train()`` and ``zero_grad``, before the forward pass.
+
+        ``state.batch`` is on the device.
+        """
 
     def on_loss(self, state: TrainState) -> None:
         """After the forward pass: ``state.losses`` may be reweighted or extended."""
 
     def on_batch_end(self, state: TrainState) -> None:
-        """After a real optimizer step (not one that the gradient scaler skipped); ``state.step`` counts it."""
+        """After a real optimizer step, which ``state.step`` counts; not after a skipped one."""
 
     def on_epoch_end(self, state: TrainState) -> None:
         """After the last batch of an epoch, before validation."""
@@ -49,7 +52,10 @@ class Callback:
         """Before an evaluation on validation data."""
 
     def on_valid_end(self, state: TrainState) -> None:
-        """After it; ``state.metrics`` holds its result. Set ``state.stop`` to a reason to end training."""
+        """After it; ``state.metrics`` holds its result.
+
+        Set ``state.stop`` to a reason to end training.
+        """
 
     def on_fit_end(self, state: TrainState) -> None:
         """After training, also after ``StopTraining`` or an error."""
@@ -84,7 +90,9 @@ class CallbackList:
 
     def having(self, *hooks: str) -> list[str]:
         """Return the names of the callbacks that override any of ``hooks``."""
-        return [type(c).__name__ for c in self.callbacks if any(overrides(c, hook) for hook in hooks)]
+        return [
+            type(c).__name__ for c in self.callbacks if any(overrides(c, hook) for hook in hooks)
+        ]
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Return every callback's state by position and name."""

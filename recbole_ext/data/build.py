@@ -1,12 +1,15 @@
 """From settings to a dataset and its three loaders.
 
-RecBole's own functions do the work. What differs: a model may bring its dataset and training loader, evaluation
-loaders are ours (frozen negatives, explicit history masking), and no cache is read unless the user asked for one.
+RecBole's own functions do the work. What differs: a model may bring its dataset and training
+loader, evaluation loaders are ours (frozen negatives, explicit history masking), and no cache is
+read unless the user asked for one.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
@@ -16,7 +19,11 @@ from recbole.utils import ModelType
 
 from recbole_ext.data.cache import cached
 from recbole_ext.data.check import check_files
-from recbole_ext.data.eval_loaders import FrozenNegativesLoader, MaskedFullSortLoader, attach_history
+from recbole_ext.data.eval_loaders import (
+    FrozenNegativesLoader,
+    MaskedFullSortLoader,
+    attach_history,
+)
 from recbole_ext.data.vocabulary import dataset_fingerprint
 from recbole_ext.types import UserError
 
@@ -24,7 +31,10 @@ _BY_TYPE = {
     ModelType.SEQUENTIAL: "SequentialDataset",
     ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
 }
-_EVAL_LOADERS = {FullSortEvalDataLoader: MaskedFullSortLoader, NegSampleEvalDataLoader: FrozenNegativesLoader}
+_EVAL_LOADERS = {
+    FullSortEvalDataLoader: MaskedFullSortLoader,
+    NegSampleEvalDataLoader: FrozenNegativesLoader,
+}
 
 
 def dataset_class(config: Any) -> type:
@@ -38,7 +48,7 @@ def dataset_class(config: Any) -> type:
 
 
 def create_dataset(config: Any) -> Any:
-    """Load and filter the dataset that ``config`` names; its ``fingerprint`` attribute says what is in it.
+    """Load and filter the dataset that ``config`` names; ``fingerprint`` says what is in it.
 
     Raises:
         UserError: The files are missing or malformed, or nothing is left after filtering.
@@ -46,8 +56,10 @@ def create_dataset(config: Any) -> Any:
     check_files(config)
     dataset = cached(config, dataset_class(config).__name__, lambda: _load(config))
     if len(dataset.inter_feat) == 0:
-        raise UserError(f"dataset '{config['dataset']}': no interactions are left after filtering; see val_interval, "
-                        "user_inter_num_interval and item_inter_num_interval")
+        raise UserError(
+            f"dataset '{config['dataset']}': no interactions are left after filtering; see "
+            "val_interval, user_inter_num_interval and item_inter_num_interval"
+        )
     dataset.fingerprint = dataset_fingerprint(dataset)
     return dataset
 
@@ -57,12 +69,16 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     The steps and their order are RecBole's ``data_preparation``, so the batches are RecBole's too.
     """
-    built = dataset.build()
+    with _said_of(config):
+        built = dataset.build()
     train_set, valid_set, test_set = built
     if len(train_set) == 0:
-        raise UserError(f"dataset '{config['dataset']}': the training split is empty; every user needs at least "
-                        "3 interactions for leave-one-out, and see eval_args")
-    samplers = create_samplers(config, dataset, built)
+        raise UserError(
+            f"dataset '{config['dataset']}': the training split is empty; every user needs at "
+            "least 3 interactions for leave-one-out, and see eval_args"
+        )
+    with _said_of(config):
+        samplers = create_samplers(config, dataset, built)
     train_class = getattr(config.model_class, "train_loader_class", None)
     if train_class is not None and not isinstance(train_class, type):
         train_class = train_class(config)
@@ -75,17 +91,34 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         train = train_class(config, train_set, samplers[0], shuffle=config["shuffle"])
     valid = _eval_loader(config, "valid")(config, valid_set, samplers[1], shuffle=False)
     test = _eval_loader(config, "test")(config, test_set, samplers[2], shuffle=False)
-    if config["mask_history"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"] is None:
+    if config["mask_history"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        if config["benchmark_filename"] is not None:
+            raise UserError(
+                "mask_history of a sequential model needs the histories, which files that are "
+                "split already (benchmark_filename) do not hold; leave out one of the two"
+            )
         attach_history(valid, built, "valid")
         attach_history(test, built, "test")
     return train, valid, test
 
 
 def _load(config: Any) -> Any:
-    try:
+    with _said_of(config):
         return dataset_class(config)(config)
-    except (ValueError, KeyError) as error:
-        raise UserError(f"dataset '{config['dataset']}' in {config['data_path']}: {error}") from error
+
+
+@contextmanager
+def _said_of(config: Any) -> Iterator[None]:
+    """Say of which dataset RecBole complains."""
+    try:
+        yield
+    except (ValueError, KeyError, NotImplementedError) as error:
+        sentence = str(error).strip().splitlines()[0].rstrip(".")
+        if isinstance(error, UnicodeDecodeError):
+            sentence = f"a file is not {error.encoding} text ({error.reason}); save it as UTF-8"
+        raise UserError(
+            f"dataset '{config['dataset']}' in {config['data_path']}: {sentence}"
+        ) from error
 
 
 def _eval_loader(config: Any, phase: str) -> type:

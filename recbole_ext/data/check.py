@@ -1,4 +1,4 @@
-"""Looks at a dataset's files before RecBole does, and says in one sentence what is wrong with them."""
+"""Looks at a dataset's files before RecBole does, and says in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 
 
 def check_files(config: Any) -> None:
-    """Check that the dataset's folder and files are there and have the columns that the settings name.
+    """Check that the dataset's files are there and have the columns that the settings name.
 
-    A folder that is missing is left to RecBole's download when the dataset is one of those it knows.
+    A folder that is missing is left to RecBole's download when the dataset is one of those it
+    knows.
 
     Raises:
         UserError: Naming the file, the column and the remedy.
@@ -25,49 +26,105 @@ def check_files(config: Any) -> None:
         downloadable = [*read_yaml(RECBOLE / "properties" / "dataset" / "url.yaml"), "ml-100k"]
         if name in downloadable:
             return
-        here = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-        raise UserError(f"dataset '{name}': there is no folder {folder}, and RecBole knows no download of that name"
-                        f"{suggest(name, [*here, *downloadable])}; the folder is data_path/dataset, "
-                        "see dataset_configs/template.yaml")
-    if config["benchmark_filename"] is None:
-        files = [folder / f"{name}.inter"]
-    else:
-        files = [folder / f"{name}.{part}.inter" for part in config["benchmark_filename"]]
-    for path in files:
+        here = (
+            [p.name for p in folder.parent.iterdir() if p.is_dir()]
+            if folder.parent.is_dir()
+            else []
+        )
+        raise UserError(
+            f"dataset '{name}': there is no folder {folder}, and RecBole knows no download of "
+            f"that name{suggest(name, [*here, *downloadable])} (the folder is data_path/dataset, "
+            "see dataset_configs/template.yaml)"
+        )
+    if not folder.is_dir():
+        raise UserError(f"dataset '{name}': {folder} is a file, and a folder is meant")
+    for source in config["load_col"] or ():
+        if source != "inter" and not (folder / f"{name}.{source}").is_file():
+            raise UserError(
+                f"load_col names columns of '{source}', but there is no file "
+                f"{folder / f'{name}.{source}'}; leave '{source}' out of load_col"
+            )
+    parts = config["benchmark_filename"]
+    for part in [""] if parts is None else [f".{part}" for part in parts]:
+        path = folder / f"{name}{part}.inter"
         columns = _header(path, config)
-        needed = {config["USER_ID_FIELD"]: "USER_ID_FIELD", config["ITEM_ID_FIELD"]: "ITEM_ID_FIELD"}
-        if (config["eval_args"] or {}).get("order") == "TO" and config["benchmark_filename"] is None:
-            needed[config["TIME_FIELD"]] = "TIME_FIELD"
-        for field, key in needed.items():
-            if field not in columns:
-                raise UserError(f"{path} has no column '{field}'{suggest(field, columns)}; its columns are "
-                                f"{', '.join(columns)}: set {key} to the one that is meant")
-            loaded = (config["load_col"] or {}).get("inter", "*") if config["load_col"] else "*"
-            if loaded != "*" and field not in loaded:
-                raise UserError(f"load_col of inter leaves out '{field}', which this model needs; add it: "
-                                f"load_col: {{inter: [{', '.join([*loaded, field])}]}}")
+        for key, kind in _needed(config).items():
+            _check_column(path, columns, key, kind, config)
 
 
-def _header(path: Path, config: Any) -> list[str]:
+def _needed(config: Any) -> dict[str, str]:
+    """Return the settings that name columns without which nothing goes, and the columns' types."""
+    needed = {"USER_ID_FIELD": "token", "ITEM_ID_FIELD": "token"}
+    by_time = (config["eval_args"] or {}).get("order") == "TO"
+    return {**needed, "TIME_FIELD": "float"} if by_time and not config["benchmark_filename"] else needed
+
+
+def _check_column(path: Path, columns: dict[str, str], key: str, kind: str, config: Any) -> None:
+    field = config[key]
+    if field not in columns:
+        raise UserError(
+            f"{path} has no column '{field}'{suggest(field, columns)} (its columns are "
+            f"{', '.join(columns)}); set {key} to the one that is meant"
+        )
+    if columns[field] != kind:
+        raise UserError(
+            f"{path}: column '{field}' ({key}) must be of type {kind}, not {columns[field]}; "
+            f"write {field}:{kind} in the first line"
+        )
+    loaded = config["load_col"].get("inter", ()) if config["load_col"] else "*"
+    if loaded != "*" and field not in loaded:
+        raise UserError(
+            f"load_col of inter leaves out '{field}', which this model needs; add it: "
+            f"load_col: {{inter: [{', '.join([*loaded, field])}]}}"
+        )
+    if field in ((config["unload_col"] or {}).get("inter") or ()):
+        raise UserError(f"unload_col of inter names '{field}', which this model needs; leave it in")
+
+
+def _header(path: Path, config: Any) -> dict[str, str]:
+    """Return the columns of a file, name -> type."""
     if not path.is_file():
-        hint = "; leave out data_path to use the copy that RecBole bundles" if config["dataset"] == "ml-100k" else ""
-        raise UserError(f"the file {path} is missing; a dataset needs <name>.inter in its folder{hint}")
-    try:
-        with open(path, encoding=config["encoding"] or "utf-8") as stream:
-            head, first = stream.readline().rstrip("\r\n"), stream.readline()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, or set encoding") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        hint = (
+            "; leave out data_path to use the copy that RecBole bundles"
+            if config["dataset"] == "ml-100k"
+            else ""
+        )
+        raise UserError(
+            f"the file {path} is missing; a dataset needs <name>.inter in its folder{hint}"
+        )
+    head, first = _two_lines(path, config["encoding"] or "utf-8")
     if not head:
-        raise UserError(f"{path} is empty; its first line names the columns, as in user_id:token<TAB>item_id:token")
-    columns = []
+        raise UserError(
+            f"{path} is empty; its first line names the columns, as in "
+            "user_id:token<TAB>item_id:token"
+        )
+    columns: dict[str, str] = {}
     for column in head.split(config["field_separator"]):
         field, colon, kind = column.partition(":")
         if not colon or kind not in FIELD_TYPES:
-            raise UserError(f"{path}: column '{column}' of the first line is not name:type with type one of "
-                            f"{', '.join(FIELD_TYPES)}, separated by {config['field_separator']!r} (field_separator)")
-        columns.append(field)
+            raise UserError(
+                f"{path}: column '{column}' of the first line is not name:type with type one of "
+                f"{', '.join(FIELD_TYPES)}, separated by {config['field_separator']!r} "
+                "(field_separator)"
+            )
+        if field in columns:
+            raise UserError(f"{path}: the first line names the column '{field}' twice")
+        columns[field] = kind
     if not first.strip():
         raise UserError(f"{path} has no interactions, only its first line")
     return columns
+
+
+def _two_lines(path: Path, encoding: str) -> tuple[str, str]:
+    try:
+        with open(path, encoding=encoding) as stream:
+            head, first = stream.readline().rstrip("\r\n"), stream.readline()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not {encoding} text; save it as UTF-8, or set encoding") from None
+    except LookupError:
+        raise UserError(f"encoding: there is no encoding '{encoding}'; leave it out") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if head.startswith("\ufeff"):
+        raise UserError(f"{path} begins with a byte-order mark; set encoding: utf-8-sig")
+    return head, first

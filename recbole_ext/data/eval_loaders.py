@@ -1,4 +1,4 @@
-"""Evaluation loaders with the two things RecBole leaves to chance made explicit: history masking and negatives."""
+"""Evaluation loaders that make explicit what RecBole leaves open: masking and negatives."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _PHASES = {"valid": 1, "test": 2}
 
 
 class MaskedFullSortLoader(FullSortEvalDataLoader):
-    """Full ranking; ``mask_history`` says whether the user's earlier items are left out, for every family.
+    """Full ranking; ``mask_history`` says whether the user's earlier items are left out.
 
-    RecBole masks them for general models and not for sequential ones, which makes the two incomparable.
+    RecBole masks them for general models and not for sequential ones, which makes the two
+    incomparable.
     """
 
     history: History | None = None
@@ -35,8 +36,8 @@ class MaskedFullSortLoader(FullSortEvalDataLoader):
 class FrozenNegativesLoader(NegSampleEvalDataLoader):
     """Sampled evaluation whose negatives depend on the seed, the phase and the user alone.
 
-    RecBole draws them anew at every evaluation from the global generator, so that the same model scores differently
-    twice, and an evaluation changes the training that follows.
+    RecBole draws them anew at every evaluation from the global generator, so that the same model
+    scores differently twice, and an evaluation changes the training that follows.
     """
 
     def _neg_sampling(self, inter_feat: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which items a user had before an evaluation: for masking them out of a ranking, or of sampled negatives."""
+"""Which items a user had before an evaluation: to leave out of a ranking or of negatives."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class History:
 
     @classmethod
     def before(cls, built: list[Any], phase: int) -> History:
-        """Collect the events before the split number ``phase`` of a sequential dataset (1 valid, 2 test).
+        """Collect the events before split ``phase`` (1 valid, 2 test) of a sequential dataset.
 
-        A row's target is an event; a user's first event is no target, it is the whole prefix of a row of length 1.
+        A row's target is an event; a user's first event is no target, it is the whole prefix of a
+        row of length 1.
         """
         users, items = [], []
         for number, split in enumerate(built[: phase + 1]):
@@ -68,5 +69,7 @@ class HistorySampler(RepeatableSampler):
 
     def sample_by_user_ids(self, user_ids: Any, item_ids: Any, num: int) -> Tensor:
         """Return ``num`` negatives for each (user, target), in RecBole's order."""
-        self.used_ids = np.array([{item, *self.history.of(user)} for user, item in zip(user_ids, item_ids, strict=True)])
+        self.used_ids = np.array(
+            [{item, *self.history.of(user)} for user, item in zip(user_ids, item_ids, strict=True)]
+        )
         return self.sample_by_key_ids(np.arange(len(user_ids)), num)

@@ -1,4 +1,4 @@
-"""Fingerprints: which tokens stand behind the ids, and which interactions a result was computed on."""
+"""Fingerprints: the tokens behind the ids, and the interactions behind a result."""
 
 from __future__ import annotations
 
@@ -28,10 +28,17 @@ def vocabulary_of(dataset: Any) -> dict[str, str]:
 def dataset_fingerprint(dataset: Any) -> str:
     """Return the SHA-256 of a filtered dataset: its tokens and its sorted interactions.
 
-    To be taken before ``dataset.build()``, while ``inter_feat`` is a DataFrame with one row per interaction.
+    To be taken before ``dataset.build()``, while ``inter_feat`` is a DataFrame with one row per
+    interaction.
     """
-    columns = [f for f in (dataset.uid_field, dataset.iid_field, dataset.time_field) if f in dataset.inter_feat]
-    table = np.stack([np.asarray(dataset.inter_feat[c], dtype=np.float64) for c in columns])  # [3, interactions]
+    columns = [
+        f
+        for f in (dataset.uid_field, dataset.iid_field, dataset.time_field)
+        if f in dataset.inter_feat
+    ]
+    table = np.stack(
+        [np.asarray(dataset.inter_feat[c], dtype=np.float64) for c in columns]
+    )  # [3, interactions]
     table = table[:, np.lexsort(table[::-1])]  # by user, then item, then time
     digest = hashlib.sha256(repr(sorted(vocabulary_of(dataset).items())).encode())
     digest.update(np.ascontiguousarray(table).tobytes())

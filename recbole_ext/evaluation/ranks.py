@@ -17,7 +17,7 @@ _MAX_CELLS = 1 << 25
 
 
 def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
-    """Return the rank, from 1, of each (row, item): one more than the number of items that score higher.
+    """Return the rank of each (row, item): one more than the number of items that score higher.
 
     Args:
         scores: Scores, [B, N].
@@ -30,9 +30,14 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
     rows, items = rows.to(scores.device), items.to(scores.device)
     own = scores[rows, items]  # [P]
     if torch.isnan(own).any():
-        raise UserError("the model's scores are not numbers (NaN): training has diverged; lower learning_rate")
+        raise UserError(
+            "the model's scores are not numbers (NaN): training has diverged; lower learning_rate"
+        )
     block = max(1, _MAX_CELLS // scores.shape[1])
-    higher = [(scores[r] > s[:, None]).sum(1) for r, s in zip(rows.split(block), own.split(block), strict=True)]  # [P]
+    higher = [
+        (scores[r] > s[:, None]).sum(1)
+        for r, s in zip(rows.split(block), own.split(block), strict=True)
+    ]  # [P]
     return torch.cat(higher) + 1
 
 
@@ -43,18 +48,26 @@ class RankRecorder:
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, scores: Tensor, users: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
-        """Record a batch: scores [B, N], user of each row [B], row and item of each positive [P]."""
+        """Record a batch: scores [B, N], its users [B], row and item of each positive [P]."""
         ranks = ranks_of(scores, positive_u, positive_i)  # [P]
         self._parts.append((users.cpu()[positive_u.cpu()], positive_i.cpu(), ranks.cpu()))
 
     def write(self, path: Path, dataset: Any) -> None:
         """Write ``user_id``, ``item_id`` (external tokens) and ``rank`` as parquet, atomically."""
-        users, items, ranks = (torch.cat(column).numpy() for column in zip(*self._parts, strict=True))
-        table = pd.DataFrame({
-            dataset.uid_field: np.asarray(dataset.field2id_token[dataset.uid_field][users], dtype=str),
-            dataset.iid_field: np.asarray(dataset.field2id_token[dataset.iid_field][items], dtype=str),
-            "rank": ranks.astype(np.int32),
-        })
+        users, items, ranks = (
+            torch.cat(column).numpy() for column in zip(*self._parts, strict=True)
+        )
+        table = pd.DataFrame(
+            {
+                dataset.uid_field: np.asarray(
+                    dataset.field2id_token[dataset.uid_field][users], dtype=str
+                ),
+                dataset.iid_field: np.asarray(
+                    dataset.field2id_token[dataset.iid_field][items], dtype=str
+                ),
+                "rank": ranks.astype(np.int32),
+            }
+        )
         temporary = path.with_name(f".{path.name}.tmp")
         table.to_parquet(temporary, index=False)
         temporary.replace(path)

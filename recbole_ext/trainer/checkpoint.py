@@ -1,4 +1,4 @@
-"""Checkpoints: plain dicts of tensors, numbers and strings, written atomically, loaded with ``weights_only=True``."""
+"""Checkpoints: plain dicts, written atomically, loaded with ``weights_only=True``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ FORMAT = "recbole_ext/1"
 
 
 def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Write a checkpoint so that the file is either the old one or the whole new one, whatever happens.
+    """Write a checkpoint: the file is the old one or the whole new one, whatever happens.
 
     Args:
         path: The file; a temporary sibling is written, synced to disk and renamed to it.
-        payload: Tensors, numpy and scipy arrays, numbers, strings, and dicts, lists, tuples of them.
+        payload: Tensors, numpy and scipy arrays, numbers, strings, and dicts, lists, tuples of
+            them.
 
     Raises:
         UserError: The disk is full or the folder cannot be written; what was there is untouched.
@@ -38,8 +39,10 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path}: {reason}; free space or choose another --output_dir "
-                        "(what was there before is untouched)") from error
+        raise UserError(
+            f"cannot write {path}: {reason}; free space or choose another --output_dir "
+            "(what was there before is untouched)"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)  # after Ctrl-C too
 
@@ -55,27 +58,45 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             payload = torch.load(stream, map_location=device, weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
-        raise UserError(f"{path} is damaged, cut short, or no checkpoint of this package; "
-                        "use another one (best.pt and last.pt stand in every run folder)") from None
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ):
+        raise UserError(
+            f"{path} is damaged, cut short, or no checkpoint of this package; "
+            "use another one (best.pt and last.pt stand in every run folder)"
+        ) from None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise UserError(f"{path} is no checkpoint of this package (format {FORMAT}); "
-                        "a run folder's best.pt or last.pt is meant here")
+        raise UserError(
+            f"{path} is no checkpoint of this package (format {FORMAT}); "
+            "a run folder's best.pt or last.pt is meant here"
+        )
     return unpack(payload)
 
 
-def check_identity(payload: Mapping[str, Any], path: Path, model: str, vocabulary: Mapping[str, str]) -> None:
+def check_identity(
+    payload: Mapping[str, Any], path: Path, model: str, vocabulary: Mapping[str, str]
+) -> None:
     """Refuse a checkpoint of another model, or of another user or item vocabulary.
 
     Raises:
         UserError: Naming the file and both sides.
     """
     if payload["model"] != model:
-        raise UserError(f"{path} is a checkpoint of {payload['model']}, not of {model}; give --model={payload['model']}")
+        raise UserError(
+            f"{path} is a checkpoint of {payload['model']}, not of {model}; "
+            f"give --model={payload['model']}"
+        )
     for kind, value in vocabulary.items():
         if payload["vocabulary"].get(kind) != value:
-            raise UserError(f"{path} was trained on other {kind} (dataset '{payload['dataset']}'): the ids would mean "
-                            "something else; use the dataset, filters and files that it was trained with")
+            raise UserError(
+                f"{path} was trained on other {kind} (dataset '{payload['dataset']}'): the ids "
+                "would mean something else; use the dataset, filters and files it was trained with"
+            )
 
 
 def load_weights(model: Any, payload: Mapping[str, Any], path: Path) -> None:
@@ -87,25 +108,36 @@ def load_weights(model: Any, payload: Mapping[str, Any], path: Path) -> None:
     try:
         model.load_state_dict(payload["state_dict"])
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit this model: {str(error).splitlines()[-1].strip()}; "
-                        "use the settings it was trained with (config.yaml beside it)") from None
+        raise UserError(
+            f"{path} does not fit this model: {str(error).splitlines()[-1].strip()}; "
+            "use the settings it was trained with (config.yaml beside it)"
+        ) from None
     model.load_other_parameter(payload["other_parameter"])
 
 
 def pack(value: Any) -> Any:
-    """Turn arrays into tensors and numpy scalars into numbers, so that nothing but data is pickled."""
+    """Turn arrays into tensors and numpy scalars into numbers: only data is pickled."""
     if isinstance(value, Mapping):
         return {key: pack(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map(pack, value)) if type(value) in (list, tuple) else [pack(entry) for entry in value]
+        return (
+            type(value)(map(pack, value))
+            if type(value) in (list, tuple)
+            else [pack(entry) for entry in value]
+        )
     if isinstance(value, np.ndarray):
         return {"__numpy__": torch.from_numpy(np.ascontiguousarray(value))}
     if isinstance(value, np.generic):
         return value.item()
     if sp.issparse(value):
         csr = value.tocsr()
-        return {"__sparse__": value.format, "data": torch.from_numpy(csr.data), "indices": torch.from_numpy(csr.indices),
-                "indptr": torch.from_numpy(csr.indptr), "shape": list(csr.shape)}
+        return {
+            "__sparse__": value.format,
+            "data": torch.from_numpy(csr.data),
+            "indices": torch.from_numpy(csr.indices),
+            "indptr": torch.from_numpy(csr.indptr),
+            "shape": list(csr.shape),
+        }
     return value
 
 
@@ -115,7 +147,11 @@ def unpack(value: Any) -> Any:
         if "__numpy__" in value:
             return value["__numpy__"].cpu().numpy()
         if "__sparse__" in value:
-            parts = (value["data"].cpu().numpy(), value["indices"].cpu().numpy(), value["indptr"].cpu().numpy())
+            parts = (
+                value["data"].cpu().numpy(),
+                value["indices"].cpu().numpy(),
+                value["indptr"].cpu().numpy(),
+            )
             return sp.csr_matrix(parts, shape=tuple(value["shape"])).asformat(value["__sparse__"])
         return {key: unpack(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -125,7 +161,11 @@ def unpack(value: Any) -> Any:
 
 def rng_state() -> dict[str, Any]:
     """Return the states of Python's, numpy's and torch's generators."""
-    state = {"python": random.getstate(), "numpy": list(np.random.get_state()), "torch": torch.get_rng_state()}
+    state = {
+        "python": random.getstate(),
+        "numpy": list(np.random.get_state()),
+        "torch": torch.get_rng_state(),
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
@@ -141,6 +181,14 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def loader_generators(loader: Any) -> dict[str, torch.Generator]:
-    """Return the generators behind a loader by name; RecBole's knowledge loader has two loaders inside."""
-    parts = {"": loader, "general.": getattr(loader, "general_dataloader", None), "kg.": getattr(loader, "kg_dataloader", None)}
-    return {f"{name}generator": part.generator for name, part in parts.items() if getattr(part, "generator", None)}
+    """Return the generators of a loader by name; a knowledge loader has two loaders inside."""
+    parts = {
+        "": loader,
+        "general.": getattr(loader, "general_dataloader", None),
+        "kg.": getattr(loader, "kg_dataloader", None),
+    }
+    return {
+        f"{name}generator": part.generator
+        for name, part in parts.items()
+        if getattr(part, "generator", None)
+    }

@@ -1,8 +1,9 @@
 """RecBole's trainers with hooks, exact resume and a run folder; no loop of theirs is copied.
 
-``BatchHooks`` stands between RecBole's Trainer and its special trainers, so that their ``super()._train_epoch`` passes
-through it; ``RunHooks`` stands in front of them all. ``build_trainer`` composes the class: for RecBole's KGTrainer,
-``RunHooks -> KGTrainer -> BatchHooks -> Trainer``.
+``BatchHooks`` stands between RecBole's Trainer and its special trainers, so that their
+``super()._train_epoch`` passes through it; ``RunHooks`` stands in front of them all.
+``build_trainer`` composes the class: for RecBole's KGTrainer, ``RunHooks -> KGTrainer -> BatchHooks
+-> Trainer``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import recbole.trainer.trainer as host
 import torch
@@ -21,11 +22,17 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_ext.callbacks.base import CallbackList
-from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.registry import get_trainer
 from recbole_ext.trainer import checkpoint
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import Losses, StopTraining, TrainState, UserError
+
+if TYPE_CHECKING:
+    from recbole.trainer import Trainer as _Host
+
+    from recbole_ext.evaluation.ranks import RankRecorder
+else:  # a mixin: it stands in front of whichever trainer RecBole has for the model
+    _Host = object
 
 
 class BatchHooks(Trainer):
@@ -33,13 +40,21 @@ class BatchHooks(Trainer):
 
     state: TrainState
     callbacks: CallbackList
+    clip_grad_norm: dict[str, Any] | None
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Callable | None = None,
-                     show_progress: bool = False) -> Any:
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: Callable | None = None,
+        show_progress: bool = False,
+    ) -> Any:
         handle = self.optimizer.register_step_post_hook(self._after_step)
         try:
             with self._clip_after_unscale():
-                return super()._train_epoch(train_data, epoch_idx, self._hooked(loss_func), show_progress)
+                return super()._train_epoch(
+                    train_data, epoch_idx, self._hooked(loss_func), show_progress
+                )
         finally:
             handle.remove()
 
@@ -47,7 +62,11 @@ class BatchHooks(Trainer):
         """Return a loss function that calls the hooks around RecBole's or the model's own."""
         named = getattr(self.model, "losses", None) if loss_func is None else None
         compute = loss_func or self.model.calculate_loss
-        name = compute.__name__.removeprefix("calculate_") if "calculate" in compute.__name__ else "loss"
+        name = (
+            compute.__name__.removeprefix("calculate_")
+            if "calculate" in compute.__name__
+            else "loss"
+        )
         reweighted = bool(self.callbacks.having("on_loss"))
 
         def hooked(interaction: Any) -> Any:
@@ -67,7 +86,10 @@ class BatchHooks(Trainer):
 
     def _count(self, losses: Losses) -> None:
         if not any(loss.requires_grad for loss in losses.values()):
-            raise UserError("nothing is left to train: no loss depends on a trainable parameter; see callbacks and freeze")
+            raise UserError(
+                "nothing is left to train: no loss depends on a trainable parameter; "
+                "see callbacks and freeze"
+            )
         for name, loss in losses.items():
             value, count = self._loss_sums.get(name, (0.0, 0))
             self._loss_sums[name] = (value + loss.detach().double(), count + 1)
@@ -78,7 +100,7 @@ class BatchHooks(Trainer):
 
     @contextmanager
     def _clip_after_unscale(self) -> Iterator[None]:
-        """Clip inside ``scaler.step``, after it has unscaled; RecBole clips the scaled gradients."""
+        """Clip inside ``scaler.step``, after it has unscaled; RecBole clips what is scaled."""
         clip = self.clip_grad_norm
         if not (clip and self.enable_scaler):
             yield
@@ -95,12 +117,15 @@ class BatchHooks(Trainer):
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
-            raise UserError(f"the training loss is not a number in epoch {self.state.epoch}, step {self.state.step}; lower "
-                            "learning_rate or set clip_grad_norm: {max_norm: 5} (last.pt holds the epoch before)")
+            raise UserError(
+                f"the training loss is not a number in epoch {self.state.epoch}, step "
+                f"{self.state.step}; lower learning_rate or set clip_grad_norm: {{max_norm: 5}} "
+                "(last.pt holds the epoch before)"
+            )
 
 
-class RunHooks:
-    """The hooks around epochs, validation and the whole fit; checkpoints, resume, and the run folder.
+class RunHooks(_Host):
+    """The hooks around epochs, validation and the fit; checkpoints, resume, the run folder.
 
     Args:
         config: Config.
@@ -110,7 +135,14 @@ class RunHooks:
         vocabulary: Hashes of the user and item tokens, for the checkpoints.
     """
 
-    def __init__(self, config: Any, model: Any, folder: Path, callbacks: CallbackList, vocabulary: dict[str, str]) -> None:
+    def __init__(
+        self,
+        config: Any,
+        model: Any,
+        folder: Path,
+        callbacks: CallbackList,
+        vocabulary: dict[str, str],
+    ) -> None:
         with _tensorboard_in(folder):
             super().__init__(config, model)
         self.folder = folder
@@ -120,17 +152,32 @@ class RunHooks:
         self.run_log = RunLog(folder)
         self.ranks: RankRecorder | None = None
         self._resume_from: Path | None = None
-        self._loss_sums: dict[str, tuple[Any, int]] = {}  # name -> sum over batches (a tensor: no sync), batches
+        self._loss_sums: dict[
+            str, tuple[Any, int]
+        ] = {}  # name -> sum over batches (a tensor: no sync), batches
         self._record: dict[str, Any] = {}
         self._in_pretrain = False
         self._n_rows = 0
-        self.state = TrainState(model=model, optimizer=self.optimizer, total_epochs=self.epochs, steps_per_epoch=0,
-                                folder=folder, log=self._log_scalar)
+        self.state = TrainState(
+            model=model,
+            optimizer=self.optimizer,
+            total_epochs=self.epochs,
+            steps_per_epoch=0,
+            folder=folder,
+            log=self._log_scalar,
+        )
 
     # ---- fit
 
-    def fit(self, train_data: Any, valid_data: Any = None, verbose: bool = True, saved: bool = True,
-            show_progress: bool = False, callback_fn: Callable | None = None) -> tuple[float, dict | None]:
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable | None = None,
+    ) -> tuple[float, dict | None]:
         """Train as RecBole does, with the hooks; see RecBole's ``Trainer.fit``."""
         state = self.state
         state.train_data, state.valid_data = train_data, valid_data
@@ -164,12 +211,17 @@ class RunHooks:
         return super().pretrain(train_data, verbose, show_progress)
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """Write the pre-trained weights where the fine-tuning stage of RecBole looks for ``state_dict``."""
+        """Write the pre-trained weights where RecBole's fine-tuning stage looks for them."""
         checkpoint.write_checkpoint(Path(saved_model_file), self._payload(epoch))
         self.saved_model_file = saved_model_file
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Callable | None = None,
-                     show_progress: bool = False) -> Any:
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: Callable | None = None,
+        show_progress: bool = False,
+    ) -> Any:
         state = self.state
         state.epoch, self._loss_sums = epoch_idx, {}
         phase = state.phase
@@ -177,10 +229,17 @@ class RunHooks:
         if state.phase != phase:
             self.cur_step = 0  # a new phase starts with its patience whole
         began = time.perf_counter()
-        total = super()._train_epoch(train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress)
+        total = super()._train_epoch(
+            train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress
+        )
         losses = self._mean_losses(total)
-        self._record = {"epoch": epoch_idx, "losses": losses, "train_seconds": time.perf_counter() - began,
-                        "valid_seconds": None, "valid": None}
+        self._record = {
+            "epoch": epoch_idx,
+            "losses": losses,
+            "train_seconds": time.perf_counter() - began,
+            "valid_seconds": None,
+            "valid": None,
+        }
         for name, value in losses.items():
             self.tensorboard.add_scalar(f"Loss/{name}", value, epoch_idx)
         self.wandblogger.log_metrics({"epoch": epoch_idx, **losses}, head="loss")
@@ -195,13 +254,20 @@ class RunHooks:
             return {name: float(value) / count for name, (value, count) in self._loss_sums.items()}
         needing = self.callbacks.having("on_batch_start", "on_loss", "on_batch_end")
         if needing:
-            raise UserError(f"{type(self).__name__.removeprefix('Hooked')} has a training loop of its own, without batch "
-                            f"hooks; remove {', '.join(needing)} from callbacks")
+            raise UserError(
+                f"{type(self).__name__.removeprefix('Hooked')} has a training loop of its own, "
+                f"without batch hooks; remove {', '.join(needing)} from callbacks"
+            )
         values = total if isinstance(total, tuple) else (total,)
         n_batches = max(self.state.steps_per_epoch, 1)
-        return {name: value / n_batches for name, value in _named(values if len(values) > 1 else values[0], "loss").items()}
+        return {
+            name: value / n_batches
+            for name, value in _named(values if len(values) > 1 else values[0], "loss").items()
+        }
 
-    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+    def _valid_epoch(
+        self, valid_data: Any, show_progress: bool = False
+    ) -> tuple[float, dict[str, float]]:
         began = time.perf_counter()
         self.callbacks.run("on_valid_start", self.state)
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
@@ -211,20 +277,29 @@ class RunHooks:
         return float(score), result
 
     def _close_epoch(self, epoch: int) -> None:
-        """Make the epoch durable: its record first, then ``last.pt``, which says that the epoch is done."""
+        """Make the epoch durable: its record, then ``last.pt``, which says that it is done."""
         state = self.state
         if self.config["local_rank"] != 0:
             return
         self.run_log.write(self._record)
         payload = self._payload(epoch)
         payload.update(
-            optimizers={name: value.state_dict() for name, value in vars(self).items() if _is_optimizer(value)},
+            optimizers={
+                name: value.state_dict()
+                for name, value in vars(self).items()
+                if _is_optimizer(value)
+            },
             callbacks=self.callbacks.state_dict(),
             rng=checkpoint.rng_state(),
             loaders={name: g.get_state() for name, g in self._generators().items()},
-            early_stopping={"cur_step": self.cur_step, "best_valid_score": float(self.best_valid_score),
-                            "best_valid_result": self.best_valid_result, "stop": state.stop},
-            phase=state.phase, metrics=state.metrics,
+            early_stopping={
+                "cur_step": self.cur_step,
+                "best_valid_score": float(self.best_valid_score),
+                "best_valid_result": self.best_valid_result,
+                "stop": state.stop,
+            },
+            phase=state.phase,
+            metrics=state.metrics,
         )
         checkpoint.write_checkpoint(self.folder / "last.pt", payload)
         if state.stop:
@@ -257,7 +332,11 @@ class RunHooks:
 
     def _is_finished(self) -> bool:
         # RecBole would overwrite the best checkpoint when no epoch is left
-        return self.start_epoch >= self._last_epoch() or self.cur_step > self.stopping_step or bool(self.state.stop)
+        return (
+            self.start_epoch >= self._last_epoch()
+            or self.cur_step > self.stopping_step
+            or bool(self.state.stop)
+        )
 
     def _last_epoch(self) -> int:
         pretraining = str(getattr(self.model, "train_stage", "")).endswith("pretrain")
@@ -265,15 +344,22 @@ class RunHooks:
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         if self.config["local_rank"] == 0:
-            checkpoint.write_checkpoint(Path(kwargs.get("saved_model_file", self.saved_model_file)), self._payload(epoch))
+            checkpoint.write_checkpoint(
+                Path(kwargs.get("saved_model_file", self.saved_model_file)), self._payload(epoch)
+            )
             if not self._validates and self._record.get("epoch") == epoch:
                 self._close_epoch(epoch)
 
     def _payload(self, epoch: int) -> dict[str, Any]:
         return {
-            "model": self.config["model"], "dataset": self.config["dataset"], "vocabulary": self.vocabulary,
-            "epoch": epoch, "step": self.state.step, "settings": self.config.resolved,
-            "state_dict": self.model.state_dict(), "other_parameter": self.model.other_parameter(),
+            "model": self.config["model"],
+            "dataset": self.config["dataset"],
+            "vocabulary": self.vocabulary,
+            "epoch": epoch,
+            "step": self.state.step,
+            "settings": self.config.resolved,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
         }
 
     def _generators(self) -> dict[str, torch.Generator]:
@@ -281,8 +367,13 @@ class RunHooks:
 
     # ---- evaluation
 
-    def evaluate(self, eval_data: Any, load_best_model: bool = True, model_file: str | None = None,
-                 show_progress: bool = False) -> dict[str, float]:
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float]:
         """Evaluate as RecBole does, from ``best.pt`` by default, and return plain floats."""
         if load_best_model:
             if not self.config["single_spec"]:
@@ -296,13 +387,17 @@ class RunHooks:
         return {name: float(value) for name, value in (result or {}).items()}
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return super()._map_reduce(result, self._n_rows)  # RecBole weights the processes by batches, not by users
+        return super()._map_reduce(
+            result, self._n_rows
+        )  # RecBole weights the processes by batches, not by users
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
         self._n_rows += scores.shape[0]
         if self.ranks is not None:
-            self.ranks.add(scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
+            self.ranks.add(
+                scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i
+            )
         return interaction, scores, positive_u, positive_i
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
@@ -317,7 +412,9 @@ class RunHooks:
 
     # ---- what is shown
 
-    def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
+    def _generate_train_loss_output(
+        self, epoch_idx: int, s_time: float, e_time: float, losses: Any
+    ) -> str:
         shown = ", ".join(f"{name}: {value:.4f}" for name, value in self._record["losses"].items())
         return f"epoch {epoch_idx} training [time: {e_time - s_time:.2f}s, {shown}]"
 
@@ -326,7 +423,9 @@ class RunHooks:
         self.wandblogger.log_metrics({name: value, "step": step}, head="callback")
 
 
-def build_trainer(config: Any, model: Any, folder: Path, callbacks: CallbackList, vocabulary: dict[str, str]) -> Any:
+def build_trainer(
+    config: Any, model: Any, folder: Path, callbacks: CallbackList, vocabulary: dict[str, str]
+) -> Any:
     """Compose RecBole's trainer class for the model with the hooks, and build it.
 
     Raises:
@@ -335,7 +434,10 @@ def build_trainer(config: Any, model: Any, folder: Path, callbacks: CallbackList
     base = get_trainer(config["MODEL_TYPE"], config["model"])
     if not issubclass(base, Trainer):
         if callbacks.callbacks:
-            raise UserError(f"{config['model']} is trained by its own library, which has no hooks; remove callbacks")
+            raise UserError(
+                f"{config['model']} is trained by its own library, which has no hooks; "
+                "remove callbacks"
+            )
         with _tensorboard_in(folder):
             return base(config, model)
     bases = (RunHooks, BatchHooks) if base is Trainer else (RunHooks, base, BatchHooks)
@@ -354,7 +456,7 @@ def _is_optimizer(value: Any) -> bool:
 
 @contextmanager
 def _tensorboard_in(folder: Path) -> Iterator[None]:
-    """Let RecBole's trainer write TensorBoard files into the run folder and not into the working directory."""
+    """Let RecBole's trainer write TensorBoard files into the run folder, not into ``log_*``."""
     original = host.get_tensorboard
     host.get_tensorboard = lambda logger: SummaryWriter(str(folder / "tensorboard"))
     try:

@@ -27,7 +27,7 @@ class RunLog:
         os.replace(temporary, self.path)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record, and see it on the disk before a checkpoint says that the epoch is done."""
+        """Append one record; it is on the disk before a checkpoint says that the epoch is done."""
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
             stream.flush()
@@ -57,9 +57,15 @@ class RunLog:
         for name in records[0]["losses"]:
             points = [(r["epoch"], r["losses"][name]) for r in records if name in r["losses"]]
             loss_axes.plot(*zip(*points, strict=True), marker=".", label=name)
-        points = [(r["epoch"], r["valid"][valid_metric]) for r in records if valid_metric in (r["valid"] or {})]
+        points = [
+            (r["epoch"], r["valid"][valid_metric])
+            for r in records
+            if valid_metric in (r["valid"] or {})
+        ]
         if points:
-            valid_axes.plot(*zip(*points, strict=True), marker=".", color="tab:green", label=valid_metric)
+            valid_axes.plot(
+                *zip(*points, strict=True), marker=".", color="tab:green", label=valid_metric
+            )
             valid_axes.legend()
         loss_axes.set(xlabel="epoch", ylabel="training loss, mean of batches")
         valid_axes.set(xlabel="epoch", ylabel=f"validation {valid_metric}")

@@ -16,10 +16,15 @@ from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.trainer.hooked_trainer import build_trainer
 
-SETTINGS = {"SASRec": {"hidden_size": 16, "inner_size": 32, "n_layers": 1}, "BPR": {"embedding_size": 16}}
+SETTINGS = {
+    "SASRec": {"hidden_size": 16, "inner_size": 32, "n_layers": 1},
+    "BPR": {"embedding_size": 16},
+}
 
 
-def train(model_name: str, settings: dict[str, Any], folder: Path, hooked: bool) -> tuple[dict, float, dict]:
+def train(
+    model_name: str, settings: dict[str, Any], folder: Path, hooked: bool
+) -> tuple[dict, float, dict]:
     folder.mkdir()
     config = Config(model_name, "tiny", config_dict={**settings, "checkpoint_dir": str(folder)})
     init_seed(config["seed"], True)
@@ -39,11 +44,15 @@ def train(model_name: str, settings: dict[str, Any], folder: Path, hooked: bool)
 def test_parameters_after_three_epochs_are_those_of_recboles_trainer(
     model_name: str, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # RecBole's trainer leaves TensorBoard files in the working directory
+    monkeypatch.chdir(
+        tmp_path
+    )  # RecBole's trainer leaves TensorBoard files in the working directory
     settings = {**tiny_settings, **SETTINGS[model_name], "epochs": 3}
     if model_name == "BPR":
         settings.pop("train_neg_sample_args")
-    theirs, their_score, their_result = train(model_name, settings, tmp_path / "theirs", hooked=False)
+    theirs, their_score, their_result = train(
+        model_name, settings, tmp_path / "theirs", hooked=False
+    )
     ours, our_score, our_result = train(model_name, settings, tmp_path / "ours", hooked=True)
     assert theirs.keys() == ours.keys()
     for name in theirs:

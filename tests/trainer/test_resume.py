@@ -1,4 +1,4 @@
-"""A run that is killed with SIGKILL, anywhere, and resumed ends as the run that was not killed: bit for bit."""
+"""A run that is killed with SIGKILL, anywhere, and resumed ends as the one that was not killed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ from recbole_ext.trainer.checkpoint import read_checkpoint
 from tests.conftest import ROOT
 
 MODELS: dict[str, dict[str, Any]] = {
-    "BPR": {"embedding_size": 8, "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}},
+    "BPR": {
+        "embedding_size": 8,
+        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
+    },
     "SASRec": {"hidden_size": 8, "inner_size": 16, "n_layers": 1},
-    "FTRagRec": {"hidden_size": 8, "inner_size": 16, "n_layers": 1, "pretrain_epochs": 2, "train_batch_size": 32},
+    "FTRagRec": {
+        "hidden_size": 8,
+        "inner_size": 16,
+        "n_layers": 1,
+        "pretrain_epochs": 2,
+        "train_batch_size": 32,
+    },
 }
 
 # Kills its own process at the n-th call of a function: no clock, no luck.
@@ -55,10 +64,14 @@ sys.exit(main(["run", *arguments]))
 KILLS = [("batch", 2), ("batch", 11), ("evaluation", 4), ("write", 1), ("write", 6)]
 
 
-def start(arguments: list[str], cwd: Path, place: str = "never", count: int = 0) -> subprocess.CompletedProcess:
+def start(
+    arguments: list[str], cwd: Path, place: str = "never", count: int = 0
+) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", DRIVER, place, str(count), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def arguments_for(model: str, settings: dict[str, Any], output_dir: str) -> list[str]:
@@ -92,19 +105,31 @@ def test_a_killed_run_ends_as_the_one_that_was_not(
         assert resumed.returncode == 0, resumed.stderr
         for name, payload in expected.items():
             ours = read_checkpoint(folder / name)
-            assert ours["epoch"] == payload["epoch"] and ours["step"] == payload["step"], (place, count, name)
+            assert ours["epoch"] == payload["epoch"] and ours["step"] == payload["step"], (
+                place,
+                count,
+                name,
+            )
             assert ours["state_dict"].keys() == payload["state_dict"].keys()
             for key, value in payload["state_dict"].items():
                 assert torch.equal(ours["state_dict"][key], value), (place, count, name, key)
         assert epochs_of(folder) == epochs_of(tmp_path / "whole"), (place, count)
-        results = [json.loads((f / "result.json").read_text()) for f in (folder, tmp_path / "whole")]
+        results = [
+            json.loads((f / "result.json").read_text()) for f in (folder, tmp_path / "whole")
+        ]
         assert results[0]["test"] == results[1]["test"]
         assert not list(folder.glob(".*.tmp"))
 
 
-def test_resuming_a_finished_run_changes_nothing(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(
+    tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
     assert start(arguments_for("BPR", tiny_settings, "run"), tmp_path).returncode == 0
-    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.name in ("best.pt", "last.pt")}
+    before = {
+        p.name: p.read_bytes()
+        for p in (tmp_path / "run").iterdir()
+        if p.name in ("best.pt", "last.pt")
+    }
     again = start(["--resume=run"], tmp_path)
     assert again.returncode == 0, again.stderr
     after = {name: (tmp_path / "run" / name).read_bytes() for name in before}

@@ -1,0 +1,354 @@
+"""The repairs of RecBole 1.2.1 and of the libraries under it; nothing else changes either.
+
+Each repair waits for the import of the module that it mends, asks a feature test whether this
+installation needs it, and is then applied once. `recbole-ext doctor` lists the outcome. The
+numbers: B is a break on a current stack, U a bug of RecBole on any stack. The functions that do it
+are in `_standins/`, by cause.
+
+Import ``recbole_ext`` before ``recbole``: two repairs act while a module of RecBole is executed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from recbole_ext._standins import absent, host, libraries
+from recbole_ext._standins.import_hook import ImportHook
+
+DATASET = "recbole.data.dataset.dataset"
+RECBOLE_NEW = "RecBole > 1.2.1 that does not need it"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One repair.
+
+    Attributes:
+        id: Its number; two repairs may share one.
+        title: What is wrong without it.
+        versions: The versions that need it.
+        remove_when: When it can go.
+        modules: The modules that trigger it; ``recbole`` itself is executed before all others.
+        needed: The feature test; without one, always.
+        after: Mends a module of ``modules`` once it has been executed.
+        during: Held while the module is executed.
+    """
+
+    id: str
+    title: str
+    versions: str
+    remove_when: str
+    modules: tuple[str, ...]
+    needed: Callable[[], bool] = lambda: True
+    after: Callable[[ModuleType], None] | None = None
+    during: Callable[[], AbstractContextManager[None]] | None = None
+
+
+REPAIRS = [
+    Repair(
+        "B1, B2",
+        "ray 2.6.3, imported for one function, does not import beside setuptools >= 82 or numpy 2",
+        "recbole 1.2.1 (every Python >= 3.12 lacks ray 2.6.3)",
+        "recbole.quick_start does not import ray",
+        ("recbole.quick_start.quick_start",),
+        absent.ray_is_not_in_use,
+        during=absent.without_ray,
+    ),
+    Repair(
+        "B3",
+        "np.float_, np.float and the like are gone",
+        "numpy >= 1.24 (np.float), >= 2.0 (np.float_)",
+        RECBOLE_NEW,
+        ("recbole",),
+        libraries.lacks_numpy_aliases,
+        libraries.add_numpy_aliases,
+    ),
+    Repair(
+        "B4",
+        "torch.load refuses RecBole's checkpoints, which hold a pickled Config",
+        "torch >= 2.6",
+        "RecBole saves plain data",
+        ("recbole",),
+        libraries.load_is_restricted,
+        libraries.load_recbole_checkpoints,
+    ),
+    Repair(
+        "B5",
+        "dok_matrix has no _update (LightGCN, NGCF, NCL, GCMC, SpectralCF, KGIN, MCCLK)",
+        "scipy >= 1.13",
+        RECBOLE_NEW,
+        ("recbole",),
+        libraries.lacks_dok_update,
+        libraries.add_dok_update,
+    ),
+    Repair(
+        "B6",
+        "Series.agg(len) and agg(np.concatenate) get the whole series (token_seq, float_seq)",
+        "pandas >= 3",
+        RECBOLE_NEW,
+        ("recbole",),
+        libraries.agg_gets_whole_series,
+        libraries.aggregate_elements,
+    ),
+    Repair(
+        "B7",
+        "missing values stay missing, silently: fillna(inplace=True) fills a copy",
+        "pandas >= 3",
+        RECBOLE_NEW,
+        (DATASET,),
+        libraries.fillna_in_place_is_lost,
+        libraries.fill_missing_values,
+    ),
+    Repair(
+        "B8",
+        "an empty cell of a *_seq column stops the reading of the file",
+        "pandas >= 3",
+        RECBOLE_NEW,
+        (DATASET,),
+        libraries.fillna_in_place_is_lost,
+        libraries.read_sequences_filled,
+    ),
+    Repair(
+        "B9",
+        "a warning for every column that is handed to torch",
+        "pandas >= 3",
+        RECBOLE_NEW,
+        ("recbole",),
+        libraries.fillna_in_place_is_lost,
+        libraries.silence_read_only,
+    ),
+    Repair(
+        "B10",
+        "KGAT needs dgl, which has no wheel for a current torch: a stand-in where it fails",
+        "torch > 2.2",
+        "dgl has wheels for current versions of torch",
+        tuple(absent.DGL_CALLERS),
+        after=absent.in_presence_of("dgl", absent.DGL_CALLERS),
+    ),
+    Repair(
+        "B11",
+        "KGIN and MCCLK need torch_scatter, which has no wheels: a stand-in where it fails",
+        "any",
+        "torch_scatter has wheels on PyPI",
+        tuple(absent.SCATTER_CALLERS),
+        after=absent.in_presence_of("torch_scatter", absent.SCATTER_CALLERS),
+    ),
+    Repair(
+        "B12",
+        "hyperopt 0.2.5, which RecBole pins, imports pkg_resources",
+        "setuptools >= 82",
+        "RecBole allows hyperopt >= 0.3",
+        ("hyperopt.atpe",),
+        absent.lacks_pkg_resources,
+        during=absent.with_pkg_resources,
+    ),
+    Repair(
+        "B12",
+        "exhaustive search gives hyperopt a random state without 'integers'",
+        "hyperopt >= 0.2.6",
+        RECBOLE_NEW,
+        ("recbole.trainer.hyper_tuning",),
+        after=absent.give_integers,
+    ),
+    Repair(
+        "B13",
+        "training in several processes insists on CUDA",
+        "recbole 1.2.1",
+        RECBOLE_NEW,
+        ("recbole.trainer.trainer",),
+        after=host.mend_data_parallel,
+    ),
+    Repair(
+        "B13",
+        "ensure_dir fails when two processes start together",
+        "recbole 1.2.1",
+        RECBOLE_NEW,
+        ("recbole.utils.utils",),
+        after=host.mend_ensure_dir,
+    ),
+    Repair(
+        "B14",
+        "thop imports distutils",
+        "Python >= 3.12 without setuptools",
+        "thop does not import distutils",
+        ("thop.profile",),
+        absent.lacks_distutils,
+        during=absent.with_distutils,
+    ),
+    Repair(
+        "B15",
+        "deprecation warnings in every epoch",
+        "torch >= 2.4, pandas >= 3",
+        RECBOLE_NEW,
+        ("recbole",),
+        after=host.silence_deprecations,
+    ),
+    Repair(
+        "U1",
+        "ItemCoverage, GiniIndex, AveragePopularity and TailPercentage fail: .cpu() on a number",
+        "recbole 1.2.1",
+        RECBOLE_NEW,
+        ("recbole.evaluator.collector",),
+        after=host.mend_collector,
+    ),
+    Repair(
+        "U2",
+        "a first download fails at a barrier, and a broken one leaves half a dataset",
+        "recbole 1.2.1",
+        RECBOLE_NEW,
+        (DATASET,),
+        after=host.mend_download,
+    ),
+    Repair(
+        "U7",
+        "importing any sequential model switches autograd's anomaly mode on",
+        "recbole 1.2.1",
+        RECBOLE_NEW,
+        ("recbole.model.sequential_recommender.sine",),
+        during=host.keep_anomaly_mode,
+    ),
+]
+"""All repairs. The one for torchvision is `mend_torchvision`, called by those who need it."""
+
+_outcome: dict[Repair, str] = {}
+_done: set[tuple[Repair, str]] = set()
+
+
+def apply() -> None:
+    """Get the repairs ready, and mend what has been imported already.
+
+    Calling it again changes nothing.
+    RecBole need not be installed.
+    """
+    if not any(isinstance(finder, ImportHook) for finder in sys.meta_path):
+        watched = {name for repair in REPAIRS for name in repair.modules}
+        sys.meta_path.insert(0, ImportHook(watched, _repaired))
+    for repair in REPAIRS:
+        for name in repair.modules:
+            if name in sys.modules and (repair, name) not in _done:
+                if repair.during is None:
+                    _run(repair, sys.modules[name])
+                else:
+                    _record(repair, name, f"unavailable: {name} was imported before recbole_ext")
+
+
+def status() -> list[tuple[Repair, str]]:
+    """Return each repair with its outcome.
+
+    ``applied``, ``not needed``, ``waiting``, ``unavailable: why`` or ``failed: why``.
+    """
+    return [(repair, _outcome.get(repair, "waiting")) for repair in REPAIRS]
+
+
+def settle() -> list[tuple[Repair, str]]:
+    """Import every module that a repair waits for, and return `status`."""
+    for repair in REPAIRS:
+        for name in repair.modules:
+            package = name.partition(".")[0]
+            if package != "recbole" and importlib.util.find_spec(package) is None:
+                _outcome[repair] = f"not needed: {package} is not installed"
+                continue
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                _outcome.setdefault(repair, f"unavailable: {error}")
+    return status()
+
+
+@contextmanager
+def _repaired(module: ModuleType) -> Iterator[None]:
+    """Hold while a watched module is executed; mend it then."""
+    name = module.__name__
+    due = [repair for repair in REPAIRS if name in repair.modules]
+    with ExitStack() as stack:
+        for repair in due:
+            if repair.during is not None and _is_needed(repair, name):
+                stack.enter_context(repair.during())
+                _record(repair, name, "applied")
+        yield
+    for repair in due:
+        if repair.during is None:
+            _run(repair, module)
+
+
+def _run(repair: Repair, module: ModuleType) -> None:
+    if repair.after is None or not _is_needed(repair, module.__name__):
+        return
+    try:
+        repair.after(module)
+        _record(repair, module.__name__, "applied")
+    except Exception as error:  # one lost repair must not stop the others
+        _fail(repair, module.__name__, error)
+
+
+def _is_needed(repair: Repair, name: str) -> bool:
+    try:
+        needed = repair.needed()
+    except Exception as error:
+        _fail(repair, name, error)
+        return False
+    if not needed:
+        _record(repair, name, "not needed")
+    return needed
+
+
+def _fail(repair: Repair, name: str, error: Exception) -> None:
+    _record(repair, name, f"failed: {type(error).__name__}: {error}")
+    message = f"recbole_ext: repair {repair.id} of {name} failed ({error}); run: recbole-ext doctor"
+    warnings.warn(message, stacklevel=2)
+
+
+def _record(repair: Repair, name: str, outcome: str) -> None:
+    """Keep the outcome; of several modules the one that says most counts."""
+    order = ("not needed", "unavailable", "applied", "failed")
+    rank = [word in outcome for word in order].index(True)
+    old = _outcome.get(repair)
+    if old is None or rank >= [word in old for word in order].index(True):
+        _outcome[repair] = outcome
+    _done.add((repair, name))
+
+
+_torchvision_operators: Any = None
+"""The library object that declares them; they vanish with it."""
+
+
+def mend_torchvision() -> str:
+    """Make torchvision importable beside a torch without CUDA, and say what that took.
+
+    The wheel of PyPI is linked to CUDA; beside a CPU torch its compiled part does not load, and the
+    import ends at two operators that nobody declared. Declaring them is enough for all that does
+    not call them (transforms, models).
+
+    Returns:
+        ``not needed``, ``applied``, or ``unavailable: why``.
+    """
+    global _torchvision_operators
+    if importlib.util.find_spec("torchvision") is None:
+        return "unavailable: torchvision is not installed"
+    if _torchvision_operators is not None:
+        return "applied"
+    try:
+        importlib.import_module("torchvision")
+        return "not needed"
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            return f"unavailable: {error}"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]  # left half imported
+
+    import torch
+
+    _torchvision_operators = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        _torchvision_operators.define(schema)
+    importlib.import_module("torchvision")
+    return "applied"

@@ -1,0 +1,94 @@
+"""Training by windows: one pass of a causal encoder serves every prefix of a window.
+
+A training row is a history and its next item. The rows of a user whose histories begin at the same
+item are positions of one window, the history of the last of them, so it is enough to feed that row
+and to say how many of its last positions count. A history that exceeds the limit begins one item
+later than the one before it: it is a window of its own, unless ``causal_stride`` lets windows slide
+by several items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_ext.data.bucketing import BucketedTrainDataLoader
+from recbole_ext.types import UserError
+
+N_SCORED = "n_scored"
+"""Field of a batch: how many of the last positions of each window are training rows, [B]."""
+
+
+def causal_windows(
+    users: Tensor, item_seq: Tensor, lengths: Tensor, targets: Tensor, stride: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Group training rows into windows.
+
+    Every row belongs to exactly one window. With ``stride`` 1 each keeps its exact history; with a
+    larger one a row beyond the limit sees up to ``stride - 1`` items less than its own history has.
+
+    Args:
+        users: User of each row [R]; a user's rows stand together, in order of time.
+        item_seq: Histories [R, L].
+        lengths: Their lengths [R].
+        targets: Next items [R].
+        stride: Items by which windows slide once histories exceed the limit L.
+
+    Returns:
+        ``(rows, n_scored)``, [W] each: the row that carries each window, and how many rows it
+        stands for, itself and those just before it.
+    """
+    n = len(users)
+    place = torch.arange(n)
+    last_item = item_seq[place, lengths - 1]  # [R]
+    grown = (lengths[:-1] + 1).clamp(max=item_seq.size(1))  # [R - 1]
+    # Whether a row's history is that of the row before it plus the target of that row.
+    follows = torch.zeros(n, dtype=torch.bool)  # [R]
+    follows[1:] = users[1:] == users[:-1]
+    follows[1:] &= (lengths[1:] == grown) & (last_item[1:] == targets[:-1])
+    begin = torch.where(follows, 0, place).cummax(0).values  # [R], first row of a row's chain
+    slid = (place - begin) - (lengths - lengths[begin])  # [R], items that fell out on the left
+    group = (slid + stride - 1) // stride  # [R]
+    is_last = torch.ones(n, dtype=torch.bool)
+    is_last[:-1] = ~follows[1:] | (group[1:] != group[:-1])
+    rows = place[is_last]  # [W]
+    return rows, torch.diff(rows, prepend=rows.new_tensor([-1]))
+
+
+class CausalTrainDataLoader(BucketedTrainDataLoader):
+    """Feeds windows: RecBole's batch of the rows that carry them, plus :data:`N_SCORED`.
+
+    ``train_batch_size`` counts windows. ``causal_stride`` is explained in :func:`causal_windows`.
+    """
+
+    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+        if not config["single_spec"]:
+            raise UserError("train_on: causal does not run distributed; use train_on: prefix")
+        limit = dataset.max_item_list_len
+        stride = config["causal_stride"]
+        if isinstance(stride, bool) or not isinstance(stride, int) or not 1 <= stride <= limit:
+            raise UserError(
+                f"causal_stride: {stride!r} must be between 1 (exact) "
+                f"and MAX_ITEM_LIST_LENGTH {limit}"
+            )
+        feat = dataset.inter_feat
+        rows, n_scored = causal_windows(
+            feat[dataset.uid_field],
+            feat[dataset.item_id_list_field],
+            feat[dataset.item_list_length_field],
+            feat[dataset.iid_field],
+            stride,
+        )
+        self.n_scored = torch.zeros(len(dataset), dtype=torch.int64)  # [R], 0 where no window ends
+        self.n_scored[rows] = n_scored
+        self._set_batches(rows)
+
+    def collate_fn(self, index: list[int]) -> Interaction:
+        """Return RecBole's batch of the rows ``index`` with :data:`N_SCORED`."""
+        batch = super().collate_fn(index)
+        batch.update(Interaction({N_SCORED: self.n_scored[index]}))
+        return batch

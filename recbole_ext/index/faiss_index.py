@@ -1,0 +1,164 @@
+"""FAISS search: exact, inverted lists (IVF) or a neighbour graph (HNSW), all by cosine.
+
+FAISS cannot leave out other rows for each query, so the search fetches more than it needs, drops
+the excluded rows, and fetches more still for the few queries that came out short.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_ext.index.interface import MISSING, pad_neighbours, unit_rows
+from recbole_ext.types import UserError
+
+KINDS = ("exact", "ivf", "hnsw")
+ROWS_PER_LIST = 39
+"""FAISS wants at least this many training vectors per inverted list."""
+HNSW_LINKS = 32
+
+
+def import_faiss() -> Any:
+    """Return the module ``faiss``.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import faiss
+    except ImportError:
+        raise UserError(
+            "index: exact, ivf and hnsw need FAISS, which is not installed; "
+            "pip install faiss-cpu, or set index: brute_force"
+        ) from None
+    return faiss
+
+
+class FaissIndex:
+    """Cosine search by FAISS on the CPU; queries may come from any device and results go back.
+
+    Args:
+        vectors: [R, D], copied.
+        kind: ``exact`` (IndexFlatIP), ``ivf`` or ``hnsw``.
+        n_probe: Lists that an IVF search visits, at least 16 where there are that many.
+        n_lists: IVF lists; ``None`` takes 4 sqrt(R). Never more than R / 39.
+
+    Raises:
+        UserError: FAISS is missing, or ``kind`` is none of the three.
+    """
+
+    def __init__(
+        self, vectors: Tensor, kind: str = "exact", n_probe: int = 16, n_lists: int | None = None
+    ) -> None:
+        faiss = import_faiss()
+        if kind not in KINDS:
+            raise UserError(f"index: '{kind}' is none of {', '.join(KINDS)}")
+        faiss.omp_set_num_threads(torch.get_num_threads())  # else FAISS takes every core
+        self.kind = kind
+        self.n_rows, size = vectors.shape
+        keys = (
+            unit_rows(vectors).cpu().numpy()
+        )  # [R, D], a copy: FAISS may do with it what it likes
+        self.n_lists = max(
+            min(n_lists or int(4 * self.n_rows**0.5), self.n_rows // ROWS_PER_LIST), 1
+        )
+        if kind == "exact":
+            index = faiss.IndexFlatIP(size)
+        elif kind == "hnsw":
+            index = faiss.IndexHNSWFlat(size, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        else:
+            quantizer = faiss.IndexFlatIP(size)
+            index = faiss.IndexIVFFlat(quantizer, size, self.n_lists, faiss.METRIC_INNER_PRODUCT)
+            index.cp.min_points_per_centroid = (
+                1  # n_lists keeps to the rule, and one list always may
+            )
+            index.nprobe = min(max(n_probe, 16), self.n_lists)
+            index.train(keys)
+        index.add(keys)
+        self._index = index
+
+    def search(
+        self, queries: Tensor, k: int, excluded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the nearest rows of each query; see :class:`~recbole_ext.index.interface.Index`.
+
+        An approximate index may return fewer than K although there are more: the lists or links
+        that it visited held no others.
+
+        Raises:
+            ValueError: ``k`` is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k {k} must be at least 1")
+        keys = unit_rows(queries).cpu()  # [B, D]
+        similarity = torch.full((len(keys), k), float("-inf"))  # [B, K]
+        ids = torch.full((len(keys), k), MISSING)  # [B, K]
+        short = torch.arange(len(keys))  # queries still to be answered
+        fetch = min(k if excluded is None else 2 * k, self.n_rows)
+        while len(short):
+            found_sim, found_ids = self._fetch(keys[short], fetch)  # [b, fetch] each
+            exhausted = (found_ids == MISSING).any(1)  # [b], more would not come of fetching more
+            drop = None if excluded is None else excluded[short.to(excluded.device)].cpu()
+            found_sim, found_ids = drop_excluded(found_sim, found_ids, drop)
+            found_sim, found_ids = pad_neighbours(found_sim[:, :k], found_ids[:, :k], k)
+            similarity[short], ids[short] = found_sim, found_ids
+            if fetch >= self.n_rows or excluded is None:
+                break
+            short = short[(found_ids == MISSING).any(1) & ~exhausted]
+            fetch = min(4 * fetch, self.n_rows)
+        return similarity.to(queries.device), ids.to(queries.device)
+
+    def save(self, path: Path) -> None:
+        """Write the search structure beside a checkpoint; it is never part of one."""
+        import_faiss().write_index(self._index, str(path))
+
+    def load(self, path: Path) -> None:
+        """Take the search structure that :meth:`save` wrote, of the same vectors.
+
+        Raises:
+            UserError: The file holds another number of rows, or is no FAISS index.
+        """
+        try:
+            index = import_faiss().read_index(str(path))
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} cannot be read as a FAISS index; rebuild it ({error})"
+            ) from None
+        if index.ntotal != self.n_rows:
+            raise UserError(
+                f"{path} holds {index.ntotal} rows and the memory {self.n_rows}; rebuild the index"
+            )
+        self._index = index
+
+    def _fetch(self, keys: Tensor, fetch: int) -> tuple[Tensor, Tensor]:
+        """Search [b, D] for [b, fetch] similarities and ids, -1 where FAISS found none."""
+        faiss = import_faiss()
+        params = None
+        if self.kind == "hnsw":  # a beam narrower than the answer would cut it short
+            params = faiss.SearchParametersHNSW(efSearch=max(2 * fetch, 64))
+        similarity, ids = self._index.search(keys.numpy(), fetch, params=params)
+        return torch.from_numpy(similarity), torch.from_numpy(ids)
+
+
+def drop_excluded(
+    similarity: Tensor, ids: Tensor, excluded: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Move the excluded and missing neighbours behind the others, marked as missing.
+
+    Args:
+        similarity: [B, K].
+        ids: [B, K], :data:`MISSING` where there is none.
+        excluded: Half-open ranges of ids [B, 2], or ``None``.
+
+    Returns:
+        Similarities and ids, [B, K], the valid ones first and in their order.
+    """
+    bad = ids == MISSING  # [B, K]
+    if excluded is not None:
+        bad = bad | ((ids >= excluded[:, :1]) & (ids < excluded[:, 1:]))
+    order = bad.to(torch.uint8).argsort(dim=1, stable=True)  # [B, K]
+    similarity = similarity.masked_fill(bad, float("-inf")).gather(1, order)
+    return similarity, ids.masked_fill(bad, MISSING).gather(1, order)

@@ -1,0 +1,95 @@
+"""Checks FTRagRec's settings before anything is built, and freezes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from recbole_ext.index.build import KINDS
+from recbole_ext.modules.memory import POLICIES
+from recbole_ext.modules.retrieval_mix import KL_TARGETS, MIXES
+from recbole_ext.types import UserError, suggest
+
+CHOICES = {
+    "mix": MIXES,
+    "kl_target": KL_TARGETS,
+    "exclude": POLICIES,
+    "neighbours": ("nearest", "random"),
+    "calibrate": ("valid", "none"),
+    "index": KINDS,
+}
+"""Settings that take one of a few words."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "alpha": (0, 0.99),
+    "retriever_layers": (0, 8),
+    "retriever_temperature": (0.01, 5),
+    "enhanced_rec_weight": (0, 1e6),
+    "kl_small_weight": (0, 1e6),
+    "kl_temperature": (0.01, 1e6),
+    "quality_threshold": (-1, 1),
+    "quality_percentile": (0, 99),
+    "retriever_update_interval": (1, 1e9),
+    "calibrate_users": (1, 1e9),
+    "calibrate_alpha": (0, 0.99),
+    "calibrate_top_k": (1, 1e9),
+    "calibrate_temperature": (0.01, 5),
+}
+"""Settings and the range of their values, or of each value of a list."""
+
+
+def check_settings(config: Any, n_rows: int) -> None:
+    """Refuse settings that cannot be meant.
+
+    Args:
+        config: The run's settings.
+        n_rows: Rows of the memory.
+
+    Raises:
+        UserError: Naming the key, the value and what it takes.
+    """
+    for key, words in CHOICES.items():
+        if config[key] not in words:
+            near = suggest(str(config[key]), words)
+            raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{near}")
+    for key, (low, high) in RANGES.items():
+        values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
+        if not values or not all(_is_between(value, low, high) for value in values):
+            raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
+    if not 1 <= config["top_k"] <= n_rows:
+        raise UserError(
+            f"top_k: {config['top_k']} neighbours cannot come from a memory of {n_rows} rows; "
+            f"give 1 to {n_rows}"
+        )
+    if config["mix"] == "gate" and not config["alpha"]:
+        raise UserError("mix: gate starts at alpha and learns from there, so alpha must be above 0")
+
+
+def freeze_parameters(model: nn.Module, freeze: str | Iterable[str]) -> None:
+    """Freeze the encoder or the parameters that match patterns.
+
+    Args:
+        model: The model.
+        freeze: ``all`` (the encoder), ``none``, or patterns such as ``encoder.LayerNorm.*``.
+
+    Raises:
+        UserError: A pattern matches nothing.
+    """
+    words = [freeze] if isinstance(freeze, str) else list(freeze)
+    patterns = {"all": ["encoder.*"], "none": []}.get(words[0] if len(words) == 1 else "", words)
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        matched = [name for name in names if fnmatchcase(name, pattern)]
+        if not matched:
+            near = suggest(pattern, [f"{name}.*" for name, _ in model.named_modules() if name])
+            raise UserError(f"freeze: '{pattern}' matches no parameter (all, none or names){near}")
+        for name in matched:
+            model.get_parameter(name).requires_grad_(False)
+
+
+def _is_between(value: Any, low: float, high: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and low <= value <= high

@@ -1,0 +1,175 @@
+"""DuoRec: contrastive sequential recommendation (Qiu et al., WSDM 2022, arXiv:2110.05730).
+
+A causal Transformer encodes the history; the next item is the one whose embedding has the largest
+product with the last state. Two further views of each training row keep the representations apart:
+the same sequence under another dropout mask, and another sequence that leads to the same item.
+InfoNCE draws the two views together.
+
+What differs from the paper: ``mask_same_target`` is off, as in the authors' code (the text removes
+in-batch negatives with the same target); the same-target rows are drawn from a CSR table that is
+built in milliseconds instead of a quadratic search with a cache on disk; the softmax leaves the
+padding item out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_ext.data.bucketing import BucketedTrainDataLoader
+from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader
+from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.models.base import ExtRecommender
+from recbole_ext.modules.losses import info_nce, item_cross_entropy
+from recbole_ext.modules.sampling import SameTargetSampler
+from recbole_ext.modules.transformer import SASEncoder, trim
+from recbole_ext.types import Losses, UserError
+
+CHOICES = {
+    "contrast": ("us_x", "un", "su", "us"),
+    "sim": ("dot", "cos"),
+    "train_on": ("prefix", "causal"),
+}
+"""Settings that take one of a few words."""
+
+
+class DuoRec(ExtRecommender, SequentialRecommender):
+    """SASRec's encoder trained with cross-entropy and dropout or same-target contrast."""
+
+    dataset_class = PrefixDataset
+    item_seq_rows: Tensor
+    len_rows: Tensor
+    target_rows: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        for key, words in CHOICES.items():
+            if config[key] not in words:
+                raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}")
+        self.contrast = config["contrast"]
+        self.sim = config["sim"]
+        self.train_on = config["train_on"]
+        self.temperature = config["temperature"]
+        self.lmd = config["lmd"]
+        self.lmd_sem = config["lmd_sem"]
+        self.mask_same_target = config["mask_same_target"]
+        if self.temperature <= 0:
+            raise UserError(f"temperature: {self.temperature} must be greater than 0")
+        self.encoder = SASEncoder(
+            n_items=self.n_items,
+            hidden_size=config["hidden_size"],
+            n_layers=config["n_layers"],
+            n_heads=config["n_heads"],
+            inner_size=config["inner_size"],
+            hidden_dropout_prob=config["hidden_dropout_prob"],
+            attn_dropout_prob=config["attn_dropout_prob"],
+            hidden_act=config["hidden_act"],
+            layer_norm_eps=config["layer_norm_eps"],
+            max_length=self.max_seq_length,
+            initializer_range=config["initializer_range"],
+        )
+        self._keep_rows(dataset)
+
+    @classmethod
+    def train_loader_class(cls, config: Any) -> type:
+        """Return the loader that feeds ``train_on``."""
+        return CausalTrainDataLoader if config["train_on"] == "causal" else BucketedTrainDataLoader
+
+    def encode(self, interaction: Any) -> Tensor:
+        """Return the state of each history, [B, D]."""
+        return self.encoder(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+
+    def losses(self, interaction: Any) -> Losses:
+        """Return ``rec`` and, weighted, ``cl`` (contrast us_x) or ``cl_un`` and ``cl_su``."""
+        needed = [ROW_ID, N_SCORED] if self.train_on == "causal" else [ROW_ID]
+        for field in needed:
+            if field not in interaction:
+                raise UserError(
+                    f"{type(self).__name__}: the training batch has no field '{field}'; "
+                    "build the data with the model's dataset_class and train_loader_class"
+                )
+        return (
+            self._causal_losses(interaction)
+            if self.train_on == "causal"
+            else self._prefix_losses(interaction)
+        )
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Return the score of one item for each history, [B]."""
+        item_emb = self.encoder.item_embedding(interaction[self.ITEM_ID])  # [B, D]
+        return (self.encode(interaction) * item_emb).sum(-1)  # [B]
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Return the scores of all items for each history, [B, N]; the padding item never ranks."""
+        scores = self.encode(interaction) @ self.encoder.item_embedding.weight.T  # [B, N]
+        scores[:, 0] = -torch.inf
+        return scores
+
+    def _keep_rows(self, dataset: Any) -> None:
+        """Keep the training rows, of which same-target views are drawn, outside the state dict."""
+        rows = dataset.inter_feat
+        seq, length, target = (
+            rows[f] for f in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.POS_ITEM_ID)
+        )
+        self.register_buffer("item_seq_rows", seq.to(torch.int32), persistent=False)  # [R, L]
+        self.register_buffer("len_rows", length, persistent=False)  # [R]
+        self.register_buffer("target_rows", target, persistent=False)  # [R]
+        self.same_target = SameTargetSampler(target)
+
+    def _encode_rows(self, row_id: Tensor) -> Tensor:
+        """Encode training rows by their ids: [B] -> [B, D]."""
+        return self.encoder(self.item_seq_rows[row_id], self.len_rows[row_id])
+
+    def _prefix_losses(self, interaction: Any) -> Losses:
+        """One row, one prediction."""
+        lengths = interaction[self.ITEM_SEQ_LEN]  # [B]
+        item_seq = trim(interaction[self.ITEM_SEQ], lengths)  # [B, L]
+        embedded = self.encoder.embed(item_seq)  # [B, L, D], shared by h and h'
+        h = self.encoder.encode_embedded(embedded, lengths)  # [B, D]
+        item_weight = self.encoder.item_embedding.weight  # [N, D]
+        rec = item_cross_entropy(h, item_weight, interaction[self.POS_ITEM_ID])
+        again = partial(self.encoder.encode_embedded, embedded, lengths)
+        return {"rec": rec, **self._contrast(h, again, interaction[ROW_ID])}
+
+    def _causal_losses(self, interaction: Any) -> Losses:
+        """Predict at each scored position of a window; contrast as many rows as windows."""
+        lengths = interaction[self.ITEM_SEQ_LEN]  # [B]
+        states = self.encoder.states(trim(interaction[self.ITEM_SEQ], lengths))  # [B, L, D]
+        position = torch.arange(states.size(1), device=states.device)  # [L]
+        back = lengths[:, None] - 1 - position  # [B, L], places before the window's last
+        scored = (back >= 0) & (back < interaction[N_SCORED][:, None])  # [B, L]
+        # The rows of a window stand just before the one that carries it.
+        row_id = (interaction[ROW_ID][:, None] - back)[scored]  # [P]
+        h = states[scored]  # [P, D]
+        rec = item_cross_entropy(h, self.encoder.item_embedding.weight, self.target_rows[row_id])
+        drawn = torch.randperm(len(h), device=h.device)[: len(states)]  # [B]
+        rows = row_id[drawn]  # [B]
+        return {"rec": rec, **self._contrast(h[drawn], lambda: self._encode_rows(rows), rows)}
+
+    def _contrast(self, h: Tensor, view: Callable[[], Tensor], row_id: Tensor) -> Losses:
+        """Return the weighted contrastive losses of some training rows.
+
+        Args:
+            h: Their states [B, D].
+            view: Encodes them once more, under another dropout mask: () -> [B, D].
+            row_id: Their ids [B].
+        """
+        nce = partial(
+            info_nce,
+            temperature=self.temperature,
+            sim=self.sim,
+            same=self.target_rows[row_id] if self.mask_same_target else None,
+        )
+        if self.contrast == "us_x":
+            return {"cl": self.lmd_sem * nce(view(), self._encode_rows(self.same_target(row_id)))}
+        found: Losses = {}
+        if self.contrast in ("un", "us"):
+            found["cl_un"] = self.lmd * nce(h, view())
+        if self.contrast in ("su", "us"):
+            found["cl_su"] = self.lmd_sem * nce(h, self._encode_rows(self.same_target(row_id)))
+        return found

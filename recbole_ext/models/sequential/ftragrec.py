@@ -1,0 +1,304 @@
+"""FTRagRec: retrieval-augmented sequential recommendation on a DuoRec warm start.
+
+A pretrained, frozen encoder turns every training prefix into a state; the memory keeps these states
+with the items that followed. For a query the nearest states are retrieved, a small trainable
+network (the retriever) says how much each counts, and the items that followed them are mixed into
+the encoder's own prediction.
+
+What differs from the original, and why (docs/ftragrec.md has the measurements): distributions are
+mixed and not vectors (``mix: probability``, as in kNN-LM, Khandelwal et al., ICLR 2020), because an
+average of item vectors hardly moves the query; the retriever is applied on the fly to the query and
+to what was retrieved, because otherwise the loss has no gradient; the query's own rows are left
+out, because otherwise it finds itself; alpha, the number of neighbours and the temperature are
+chosen on validation. properties/model/FTRagRec-original.yaml keeps the original's formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.data.vocabulary import vocabulary_hash
+from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.explanation import Neighbour, describe_neighbours
+from recbole_ext.models.ftragrec_settings import check_settings, freeze_parameters
+from recbole_ext.models.warm_start import load_warm_start
+from recbole_ext.modules import calibration
+from recbole_ext.modules.memory import Memory, MemoryRows
+from recbole_ext.modules.memory_keeper import MemoryKeeper
+from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
+from recbole_ext.modules.retriever import Retriever
+from recbole_ext.modules.transformer import SASEncoder
+from recbole_ext.types import Losses, UserError
+
+CUTOFF = 10
+"""Calibration maximises NDCG at this length."""
+CALIBRATE_ROWS = 1024
+"""Validation rows that calibration ranks at a time."""
+
+
+class FTRagRec(ExtRecommender, SequentialRecommender):
+    """A frozen encoder, a memory of training prefixes, and a small retriever between them."""
+
+    dataset_class = PrefixDataset
+    warm_start = "DuoRec"
+    memory_weights: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        rows = self._rows_of(dataset)
+        check_settings(config, len(rows))
+        self.enhanced_rec_weight = config["enhanced_rec_weight"]
+        self.refresh_interval = config["retriever_update_interval"]
+        self.is_calibrated = config["calibrate"] == "valid"
+        self.calibrate_users = config["calibrate_users"]
+        self.calibrate_grid = [
+            config[f"calibrate_{of}"] for of in ("alpha", "top_k", "temperature")
+        ]
+        self.mask_history = bool(config["mask_history"])
+        self.memory_include_valid = config["memory_include_valid"]
+        self.encoder = SASEncoder(
+            n_items=self.n_items,
+            hidden_size=config["hidden_size"],
+            n_layers=config["n_layers"],
+            n_heads=config["n_heads"],
+            inner_size=config["inner_size"],
+            hidden_dropout_prob=config["hidden_dropout_prob"],
+            attn_dropout_prob=config["attn_dropout_prob"],
+            hidden_act=config["hidden_act"],
+            layer_norm_eps=config["layer_norm_eps"],
+            max_length=self.max_seq_length,
+            initializer_range=config["initializer_range"],
+        )
+        retriever = Retriever(
+            config["hidden_size"],
+            n_layers=config["retriever_layers"],
+            inner_size=config["retriever_inner_size"],
+            temperature=config["retriever_temperature"],
+            learn_temperature=config["learn_temperature"],
+        )
+        self.retrieval = RetrievalMix(
+            retriever,
+            mix=config["mix"],
+            alpha=config["alpha"],
+            top_k=config["top_k"],
+            kl_weight=config["kl_small_weight"],
+            kl_target=config["kl_target"],
+            kl_temperature=config["kl_temperature"],
+            quality_threshold=config["quality_threshold"],
+            quality_percentile=config["quality_percentile"],
+        )
+        self.tokens = [dataset.field2id_token[field] for field in (self.USER_ID, self.ITEM_ID)]
+        if config["pretrained_path"]:  # after all initialisation, so that nothing undoes it
+            item_hash = vocabulary_hash(self.tokens[1])
+            self.logger.info(
+                "%s", load_warm_start(self.encoder, config["pretrained_path"], item_hash, config)
+            )
+        self.is_frozen = config["freeze"] == "all"
+        freeze_parameters(self, config["freeze"])
+        self.keeper = MemoryKeeper(
+            rows,
+            self.encoder,
+            retriever.blocks,
+            snapshot_encoder=not self.is_frozen,
+            index_kind=config["index"] if config["neighbours"] == "nearest" else None,
+            n_probe=config["n_probe"],
+            policy=config["exclude"],
+            seed=config["seed"],
+        )
+        self.register_buffer("memory_weights", self.keeper.snapshot())
+
+    @property
+    def item_weight(self) -> Tensor:
+        """Item embeddings [N, D]."""
+        return self.encoder.item_embedding.weight
+
+    def train(self, mode: bool = True) -> FTRagRec:
+        """Set the mode; a frozen encoder stays without dropout."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.eval()
+        return self
+
+    def encode(self, interaction: Any) -> Tensor:
+        """Return the state of each history, [B, D]."""
+        return self.encoder(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+
+    def losses(self, interaction: Any) -> Losses:
+        """Return ``rec`` (the encoder's cross-entropy), ``enhanced`` (the mixture's) and ``kl``.
+
+        The last two are weighted. With the encoder frozen ``rec`` is a constant without gradient.
+        """
+        if ROW_ID not in interaction:
+            raise UserError(
+                f"FTRagRec: the training batch has no '{ROW_ID}'; "
+                "build the data with FTRagRec.dataset_class (PrefixDataset)"
+            )
+        memory = self.keeper.training(self.memory_weights)
+        labels = interaction[self.POS_ITEM_ID]  # [B]
+        places = memory.place[interaction[ROW_ID]]  # [B]
+        h, log_prob = self._states(interaction, memory, places)  # [B, D], [B]
+        near = memory.neighbours_of_rows(self.retrieval.top_k)[places].long()  # [B, top_k]
+        near = near[:, : int(self.retrieval.n_neighbours)]  # [B, K]
+        enhanced, kl = self.retrieval.losses(h, log_prob, labels, near, memory, self.item_weight)
+        found = {"rec": -log_prob.mean(), "enhanced": self.enhanced_rec_weight * enhanced}
+        return {**found, "kl": self.retrieval.kl_weight * kl} if self.retrieval.kl_weight else found
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Return the score of one item for each history, [B]."""
+        if not self.retrieval.is_active():
+            item_emb = self.encoder.item_embedding(interaction[self.ITEM_ID])  # [B, D]
+            return (self.encode(interaction) * item_emb).sum(-1)  # [B]
+        item = interaction[self.ITEM_ID][:, None]  # [B, 1]
+        return self.full_sort_predict(interaction).gather(1, item).squeeze(1)  # [B]
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Return the scores of all items [B, N]: log p up to a constant in each row.
+
+        With alpha 0 they are DuoRec's, bit for bit.
+        """
+        h = self.encode(interaction)  # [B, D]
+        logits = item_logits(h, self.item_weight)  # [B, N]
+        if not self.retrieval.is_active():
+            return logits
+        memory = self.keeper.scoring()
+        k = int(self.retrieval.n_neighbours)
+        similarity, near = self._search(h, interaction, memory, k)  # [B, K] each
+        found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
+        return self.retrieval.scores(h, logits, found, self.item_weight)
+
+    def refresh_memory(self) -> None:
+        """Rebuild the memory from the current weights, for training and for scoring."""
+        self.memory_weights.copy_(self.keeper.snapshot())
+        self.keeper.training(self.memory_weights)
+        self.keeper.scoring()
+
+    def extend_memory(self, valid_data: Any) -> None:
+        """Add the validation pairs to the memory, for the test (``memory_include_valid``)."""
+        self.keeper.extend(self._rows_of(valid_data._dataset))
+
+    @torch.no_grad()
+    def calibrate(self, valid_data: Any) -> dict[str, float]:
+        """Choose alpha, the number of neighbours and the temperature by NDCG@10 on validation.
+
+        The best of a grid, on up to ``calibrate_users`` evenly spaced validation rows (a tenth of
+        them for other mixes than ``probability``, which score all items for every choice). The
+        choice is kept in the state dict and holds for training too.
+
+        Returns:
+            The choice, its NDCG@10, and that of the encoder alone where the grid has alpha 0.
+        """
+        mix, was_training = self.retrieval, self.training
+        if not self.is_calibrated:
+            return mix.settings()
+        alphas, top_ks, temperatures = self.calibrate_grid
+        choices = calibration.grid(
+            alphas if mix.gate is None else [float(mix.alpha)],
+            [min(k, mix.top_k) for k in top_ks],
+            [*temperatures, float(mix.retriever.temperature)],
+        )
+        rows = valid_data._dataset.inter_feat
+        n_rows = self.calibrate_users if mix.mix == "probability" else self.calibrate_users // 10
+        places = torch.linspace(0, len(rows) - 1, max(min(n_rows, len(rows)), 1)).long()  # [n]
+        self.eval()
+        parts = [
+            calibration.ndcg(self._ranks(rows[part].to(mix.alpha.device), choices), CUTOFF)
+            for part in places.split(CALIBRATE_ROWS)
+        ]  # of [choices, b]
+        self.train(was_training)
+        quality = torch.cat(parts, dim=1).double().mean(1)  # [choices]
+        best = int(quality.argmax())
+        mix.use(choices[best].alpha, choices[best].top_k, choices[best].temperature)
+        alone = {"ndcg@10_alone": float(quality[0])} if choices[0].alpha == 0 else {}
+        return {**mix.settings(), "ndcg@10": float(quality[best]), **alone}
+
+    @torch.no_grad()
+    def explain(
+        self, user: int | None = None, history: Sequence[int] | None = None
+    ) -> list[Neighbour]:
+        """Return the neighbours behind the list of a user or of a history, the heaviest first.
+
+        Args:
+            user: Internal user id, whose own rows ``exclude`` may leave out. Alone it stands for
+                the user's training history.
+            history: Internal item ids, oldest first.
+
+        Raises:
+            UserError: Neither is given, or the user has no training row.
+        """
+        rows, device = self.keeper.rows, self.item_weight.device
+        items = list(history or ()) or (rows.history(user) if user is not None else [])
+        if not items:
+            raise UserError(f"explain: user {user} has no training history; give a history")
+        item_seq = torch.tensor([items[-self.max_seq_length :]], device=device)  # [1, L]
+        was_training, memory = self.training, self.keeper.scoring()
+        self.eval()
+        h = self.encoder(item_seq, torch.tensor([item_seq.shape[1]], device=device))  # [1, D]
+        self.train(was_training)
+        asker = torch.tensor([rows.n_users if user is None else user])
+        similarity, near = memory.search(h, int(self.retrieval.n_neighbours), asker)  # [1, K]
+        found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
+        return describe_neighbours(rows, near[0], similarity[0], found.weights[0], *self.tokens)
+
+    def result_extra(self) -> dict[str, Any]:
+        """Return what ``result.json`` says about the retrieval, with the recall of its index."""
+        if self.keeper.report:
+            self.keeper.measure_recall(self.retrieval.top_k)
+        settings = {"mix": self.retrieval.mix, "is_calibrated": self.is_calibrated}
+        included = {"memory_include_valid": self.memory_include_valid}
+        report = {**settings, **self.retrieval.settings(), **included, **self.keeper.report}
+        return {"retrieval": report}
+
+    def _rows_of(self, dataset: Any) -> MemoryRows:
+        fields = (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.POS_ITEM_ID, self.USER_ID)
+        return MemoryRows(*(dataset.inter_feat[field] for field in fields))
+
+    def _states(self, interaction: Any, memory: Memory, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states [B, D] and log p(label) [B]: looked up if frozen, else computed."""
+        if not self.is_frozen:
+            h = self.encode(interaction)  # [B, D]
+            logits = h @ self.item_weight[1:].T  # [B, N - 1]
+            labels = interaction[self.POS_ITEM_ID] - 1  # [B]
+            return h, -F.cross_entropy(logits, labels, reduction="none")
+        if any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            raise UserError(
+                "freeze: all looks the encoder's states up once and for all, but something "
+                "unfroze it; set freeze: none and let the Freeze callback say when it trains"
+            )
+        return memory.states[places], memory.label_log_prob(self.item_weight)[places]
+
+    def _search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
+        """Return similarity and places [B, K] of what the queries may find."""
+        row_id = interaction[ROW_ID] if ROW_ID in interaction else None
+        return memory.search(h, k, interaction[self.USER_ID], row_id)
+
+    def _ranks(self, batch: Any, choices: Sequence[calibration.Choice]) -> Tensor:
+        """Return the rank of each target under each choice, [choices, B]."""
+        mix, h, memory = self.retrieval, self.encode(batch), self.keeper.scoring()
+        similarity, near = self._search(h, batch, memory, mix.top_k)  # [B, top_k] each
+        found = mix.find(similarity, near, memory, mix.alpha)
+        held_out = calibration.HeldOut(
+            item_logits(h, self.item_weight),
+            similarity.masked_fill(~found.valid, -torch.inf),
+            found.targets,
+            batch[self.POS_ITEM_ID],
+            batch[self.ITEM_SEQ] if self.mask_history else None,
+        )
+        if mix.mix == "probability":
+            return calibration.mixture_ranks(held_out, choices, CUTOFF)
+        ranks = []
+        for one in choices:
+            mix.use(one.alpha, one.top_k, one.temperature)
+            found = mix.find(similarity[:, : one.top_k], near[:, : one.top_k], memory, mix.alpha)
+            scores = mix.scores(h, held_out.logits.clone(), found, self.item_weight)  # [B, N]
+            ranks.append(
+                calibration.score_ranks(calibration.hide(scores, held_out), held_out.labels)
+            )
+        return torch.stack(ranks)

@@ -1,0 +1,194 @@
+"""Builds memories from weights, and keeps the two in use: that of training and that of scoring.
+
+A memory is a function of the encoder's and the retriever's weights. Scoring always takes the
+memory of the current weights: whatever moved them (an optimizer, a loaded checkpoint, a hand) is
+noticed by comparing. Training takes the memory of a snapshot, which only a refresh renews, so that
+neighbours are searched once and not at every step; the snapshot is saved with the model, hence a
+resumed run rebuilds the very memory that the interrupted one had.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from recbole_ext.index.brute_force import BruteForceIndex
+from recbole_ext.index.build import build_index, recall
+from recbole_ext.modules.memory import Memory, MemoryRows
+
+RECALL_ROWS = 1000
+"""Memory rows whose neighbours are searched exactly too, to measure an approximate index."""
+
+Weights = dict[str, dict[str, Tensor]]
+
+
+class MemoryKeeper:
+    """Keeps memories over the same rows.
+
+    Args:
+        rows: What is remembered.
+        encoder: ``(item_seq [B, L], item_seq_len [B]) -> [B, D]``.
+        view: Maps states [..., D] to the space of retrieval [..., D].
+        snapshot_encoder: Whether the snapshot holds the encoder too; needed where it trains.
+        index_kind: See :func:`~recbole_ext.index.build.build_index`; ``None`` for random
+            neighbours.
+        n_probe: Lists that an IVF search visits.
+        policy: What a query must not find.
+        seed: Of random neighbours.
+
+    Attributes:
+        report: What the last build cost and found: rows, seconds, bytes, recall of the index.
+    """
+
+    def __init__(
+        self,
+        rows: MemoryRows,
+        encoder: nn.Module,
+        view: nn.Module,
+        *,
+        snapshot_encoder: bool,
+        index_kind: str | None = "auto",
+        n_probe: int = 16,
+        policy: str = "user",
+        seed: int = 0,
+    ) -> None:
+        self.rows = rows
+        self.modules = {"encoder": encoder, "view": view}
+        self.snapshot_encoder = snapshot_encoder
+        self.index_kind = index_kind
+        self.n_probe = n_probe
+        self.policy = policy
+        self.seed = seed
+        self.report: dict[str, Any] = {}
+        self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the memories out of copies and pickles: they are rebuilt from the weights."""
+        return {**self.__dict__, "_scoring": None, "_training": None, "_training_key": None}
+
+    def forget(self) -> None:
+        """Drop the memories; the next use rebuilds them."""
+        self._scoring: tuple[Weights, Memory] | None = None
+        self._training: tuple[Weights, Memory] | None = None
+        self._training_key: tuple | None = None
+
+    def extend(self, rows: MemoryRows) -> None:
+        """Add rows; the ids of those that are there stay."""
+        self.rows = self.rows.extended(rows)
+        self.forget()
+
+    def snapshot(self) -> Tensor:
+        """Return a copy of the weights that a later rebuild of today's memory needs, flat."""
+        flat = [value.flatten() for part in self._snapshot_parts() for value in part.values()]
+        return torch.cat(flat).clone() if flat else torch.zeros(0)
+
+    def scoring(self) -> Memory:
+        """Return the memory of the current weights."""
+        self._scoring = self._entry(self._current())
+        return self._scoring[1]
+
+    def training(self, snapshot: Tensor) -> Memory:
+        """Return the memory of a snapshot.
+
+        Args:
+            snapshot: What :meth:`snapshot` gave. Its version counter says whether it changed, which
+                costs nothing per step, unlike comparing weights.
+        """
+        watched = [
+            snapshot,
+            *([] if self.snapshot_encoder else self.modules["encoder"].parameters()),
+        ]
+        key = tuple((tensor.data_ptr(), tensor._version) for tensor in watched)
+        if self._training is None or key != self._training_key:
+            self._training, self._training_key = self._entry(self._restored(snapshot)), key
+        return self._training[1]
+
+    def _current(self) -> Weights:
+        return {name: _weights(module) for name, module in self.modules.items()}
+
+    def _snapshot_parts(self) -> list[dict[str, Tensor]]:
+        current = self._current()
+        return [current["view"], *([current["encoder"]] if self.snapshot_encoder else [])]
+
+    def _restored(self, snapshot: Tensor) -> Weights:
+        current, place = self._current(), 0
+        for part in ["view", *(["encoder"] if self.snapshot_encoder else [])]:
+            for name, value in current[part].items():
+                current[part][name] = snapshot[place : place + value.numel()].view_as(value)
+                place += value.numel()
+        return current
+
+    def _entry(self, weights: Weights) -> tuple[Weights, Memory]:
+        """Return the memory of ``weights``: one that is there, or a new one."""
+        there = [entry for entry in (self._scoring, self._training) if entry is not None]
+        for entry in there:
+            if all(_same(entry[0][part], weights[part]) for part in weights):
+                return entry
+        states = next((m.states for w, m in there if _same(w["encoder"], weights["encoder"])), None)
+        weights = {part: {n: v.clone() for n, v in held.items()} for part, held in weights.items()}
+        return weights, self._build(weights, states)
+
+    @torch.no_grad()
+    def _build(self, weights: Weights, states: Tensor | None) -> Memory:
+        encoder = self.modules["encoder"]
+        device = next(encoder.parameters()).device
+        began = time.perf_counter()
+        if states is None or len(states) != len(self.rows):
+            was_training = encoder.training
+            encoder.eval()  # states are without dropout, whatever training does
+            try:
+                states = self.rows.encode(_bound(encoder, weights["encoder"]), device)  # [R, D]
+            finally:
+                encoder.train(was_training)
+        encoded = time.perf_counter()
+        view = _bound(self.modules["view"], weights["view"])
+        index = None
+        if self.index_kind is not None:
+            index = build_index(_by_parts(view, states), self.index_kind, self.n_probe)
+        memory = Memory(self.rows, states, view, index, self.policy, self.seed)
+        self.report.update(
+            rows=len(self.rows),
+            index="random" if index is None else getattr(index, "kind", "brute_force"),
+            encode_seconds=encoded - began,
+            index_seconds=time.perf_counter() - encoded,
+            states_mib=states.nbytes / 2**20,
+        )
+        return memory
+
+    def measure_recall(self, k: int) -> float:
+        """Return the recall@K of the scoring index against exact search; the report has it too."""
+        memory = self.scoring()
+        if memory.index is None or isinstance(memory.index, BruteForceIndex):
+            return 1.0
+        places = torch.linspace(0, len(self.rows) - 1, min(RECALL_ROWS, len(self.rows))).long()
+        exact = BruteForceIndex(_by_parts(memory.view, memory.states))
+        ranges = self.rows.excluded(self.policy, self.rows.users[places], self.rows.order[places])
+        queries = memory.view(memory.states[places.to(memory.states.device)])  # [b, D]
+        self.report["recall"] = recall(memory.index, exact, queries, k, ranges)
+        return self.report["recall"]
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+
+def _same(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return all(
+        value.device == theirs[name].device and torch.equal(value, theirs[name])
+        for name, value in mine.items()
+    )
+
+
+def _bound(module: nn.Module, weights: dict[str, Tensor]) -> Callable[..., Tensor]:
+    """Return the module as a function that has these weights for good."""
+    return lambda *inputs: functional_call(module, weights, inputs)
+
+
+def _by_parts(view: Callable[[Tensor], Tensor], states: Tensor, size: int = 65_536) -> Tensor:
+    """Apply ``view`` to [R, D] a part at a time: its inner layer is wider than D."""
+    return torch.cat([view(part) for part in states.split(size)])

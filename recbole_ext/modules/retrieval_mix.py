@@ -1,0 +1,241 @@
+"""From retrieved neighbours to a mixture: their weights, its losses, its scores.
+
+The maths of FTRagRec in one module: it is given states, a memory and places in it, and knows
+neither data loaders nor how the neighbours were searched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_ext.modules import mixing
+from recbole_ext.modules.memory import Memory
+from recbole_ext.modules.retriever import MixGate, Retriever
+
+MIXES = ("probability", "vector", "gate")
+KL_TARGETS = ("label", "model")
+
+
+@dataclass
+class Found:
+    """Weighed neighbours of a batch.
+
+    Attributes:
+        targets: Items that the neighbours lead to [B, K], 0 where there is none.
+        valid: [B, K].
+        log_weights: Log of the retrieval distribution [B, K]; see ``Retriever.log_weights``.
+        alpha: Share of the neighbours in the mixture [B], 0 for rows without any.
+    """
+
+    targets: Tensor
+    valid: Tensor
+    log_weights: Tensor
+    alpha: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """The retrieval distribution [B, K]; zeros where there is no neighbour."""
+        return self.log_weights.exp() * self.valid  # [B, K]
+
+
+class RetrievalMix(nn.Module):
+    """Weighs neighbours and mixes what they lead to into a recommender's prediction.
+
+    The mixing settings are buffers, so that calibrated ones are part of every checkpoint.
+
+    Args:
+        retriever: Compares states.
+        mix: ``probability``, ``vector``, or ``gate`` (probability with a learned alpha per row).
+        alpha: Share of the neighbours.
+        top_k: Neighbours that are used.
+        kl_weight: 0 leaves the KL term out.
+        kl_target: ``label`` (how likely the label is with a neighbour alone) or ``model`` (how
+            much the recommender likes the neighbour's target).
+        kl_temperature: Flattens the target of the KL term.
+        quality_threshold: Cosine below which a neighbour is dropped; -1 keeps all.
+        quality_percentile: The same, as a percentile of the training pairs; 0 keeps all.
+    """
+
+    alpha: Tensor
+    n_neighbours: Tensor
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        *,
+        mix: str = "probability",
+        alpha: float = 0.15,
+        top_k: int = 5,
+        kl_weight: float = 0.0,
+        kl_target: str = "label",
+        kl_temperature: float = 1.0,
+        quality_threshold: float = -1.0,
+        quality_percentile: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.retriever = retriever
+        self.mix = mix
+        self.gate = MixGate(alpha) if mix == "gate" else None
+        self.initial_alpha = alpha
+        self.top_k = top_k
+        self.kl_weight = kl_weight
+        self.kl_target = kl_target
+        self.kl_temperature = kl_temperature
+        self.quality_threshold = quality_threshold
+        self.quality_percentile = quality_percentile
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
+        self.register_buffer("n_neighbours", torch.tensor(top_k))
+
+    # ---- settings
+
+    def use(self, alpha: float, top_k: int, temperature: float) -> None:
+        """Set what calibration chooses."""
+        self.alpha.fill_(alpha)
+        self.n_neighbours.fill_(top_k)
+        self.retriever.set_temperature(temperature)
+
+    def settings(self) -> dict[str, float]:
+        """Return what calibration chooses, by name."""
+        temperature = float(self.retriever.temperature.detach())
+        return {
+            "alpha": float(self.alpha),
+            "top_k": int(self.n_neighbours),
+            "temperature": temperature,
+        }
+
+    def is_active(self) -> bool:
+        """Return whether the neighbours have any share."""
+        return self.gate is not None or bool(self.alpha > 0)
+
+    # ---- neighbours
+
+    def find(self, similarity: Tensor, near: Tensor, memory: Memory, alpha: Tensor) -> Found:
+        """Weigh neighbours by given similarities.
+
+        Args:
+            similarity: [B, K].
+            near: Places in ``memory`` [B, K], negative where there is none.
+            memory: Where the neighbours are from.
+            alpha: Share of the neighbours, a scalar; a gate replaces it.
+        """
+        valid = near >= 0  # [B, K]
+        if self._is_choosy():
+            valid = valid & (similarity.detach() >= self._least_similarity(memory))
+        targets = memory.targets[near.clamp_min(0)].masked_fill(~valid, 0)  # [B, K]
+        log_weights = self.retriever.log_weights(similarity, valid)  # [B, K]
+        if self.gate is not None:
+            alpha = self.gate(similarity, log_weights.exp() * valid, valid)  # [B]
+        return Found(targets, valid, log_weights, alpha * valid.any(1))
+
+    def weigh(self, h: Tensor, near: Tensor, memory: Memory) -> Found:
+        """Weigh the neighbours [B, K] of states [B, D] for training, gradients on both sides."""
+        keys = memory.states[near.clamp_min(0)]  # [B, K, D]
+        return self.find(self.retriever.similarity(h, keys), near, memory, self._training_alpha())
+
+    def _training_alpha(self) -> Tensor:
+        """Return alpha; where calibration chose 0, the initial one, so that training goes on."""
+        return torch.where(self.alpha > 0, self.alpha, self.initial_alpha)
+
+    def _is_choosy(self) -> bool:
+        return self.quality_threshold > -1 or self.quality_percentile > 0
+
+    def _least_similarity(self, memory: Memory) -> float:
+        if not self.quality_percentile:
+            return self.quality_threshold
+        least = memory.similarity_percentile(self.quality_percentile, self.top_k)
+        return max(self.quality_threshold, least)
+
+    # ---- losses
+
+    def losses(
+        self,
+        h: Tensor,
+        log_prob: Tensor,
+        labels: Tensor,
+        near: Tensor,
+        memory: Memory,
+        item_weight: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mixture's -log p(label), the mean over rows, and the KL term, unweighted.
+
+        Args:
+            h: States [B, D].
+            log_prob: The recommender's own log p(label) [B].
+            labels: [B].
+            near: Places of the neighbours [B, K], negative where there is none.
+            memory: Where they are from.
+            item_weight: [N, D]; item 0 is padding.
+        """
+        if self.mix == "vector":
+            return self._vector_losses(h, labels, near, memory, item_weight)
+        is_label = (memory.targets[near.clamp_min(0)] == labels[:, None]) & (near >= 0)  # [B, K]
+        # Where no neighbour leads to the label the loss is the same for all weights: the retriever
+        # is skipped there, which is most rows.
+        weighed = is_label.any(1) | self._every_row_counts()  # [B]
+        weighed[0] |= ~weighed.any()  # so that there is a gradient, be it zero
+        rows = weighed.nonzero().squeeze(1)  # [b]
+        found = self.weigh(h[rows], near[rows], memory)
+        mass = mixing.label_mass(found.weights, found.targets, labels[rows])  # [b]
+        mass = torch.zeros_like(log_prob).index_put((rows,), mass)  # [B]
+        alpha = self._training_alpha() * (near >= 0).any(1)  # [B]
+        alpha = alpha.index_put((rows,), found.alpha)  # [B]
+        enhanced = -mixing.mixture_log_prob(log_prob, mass, alpha).mean()
+        alone = mixing.mixture_label_scores(log_prob[rows], is_label[rows], found.alpha)  # [b, K]
+        kl = self._kl(h[rows], found, alone, item_weight)
+        return enhanced, kl * (len(rows) / len(h))
+
+    def _vector_losses(
+        self, h: Tensor, labels: Tensor, near: Tensor, memory: Memory, item_weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        found = self.weigh(h, near, memory)
+        target_emb = item_weight[found.targets]  # [B, K, D]
+        mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]
+        enhanced = F.cross_entropy(mixed @ item_weight[1:].T, labels - 1)
+        alone = None
+        if self.kl_weight and self.kl_target == "label":
+            alone = mixing.vector_label_scores(h, target_emb, item_weight, labels, found.alpha)
+        return enhanced, self._kl(h, found, alone, item_weight)
+
+    def _kl(self, h: Tensor, found: Found, alone: Tensor | None, item_weight: Tensor) -> Tensor:
+        """Return KL(retrieval || target); ``alone`` [B, K] is log p(label | neighbour k alone)."""
+        if not self.kl_weight:
+            return h.new_zeros(())
+        if self.kl_target == "model" or alone is None:
+            alone = torch.einsum("bd,bkd->bk", h, item_weight[found.targets])  # [B, K]
+        return mixing.retrieval_kl(found.log_weights, alone, found.valid, self.kl_temperature)
+
+    def _every_row_counts(self) -> bool:
+        """Return whether rows none of whose neighbours leads to the label have a gradient."""
+        asks_model = bool(self.kl_weight) and self.kl_target == "model"
+        return self.mix == "gate" or asks_model or self._is_choosy()
+
+    # ---- scores
+
+    def scores(self, h: Tensor, logits: Tensor, found: Found, item_weight: Tensor) -> Tensor:
+        """Return the mixture's scores: log p, or logits, up to a constant in each row.
+
+        Args:
+            h: States [B, D].
+            logits: The recommender's own [B, N]; overwritten.
+            found: Neighbours of the rows.
+            item_weight: [N, D].
+
+        Returns:
+            [B, N]; -inf for the padding item. Rows with alpha 0 keep their logits bit for bit.
+        """
+        if self.mix != "vector":
+            return mixing.mixture_scores(logits, found.weights, found.targets, found.alpha)
+        target_emb = item_weight[found.targets]  # [B, K, D]
+        mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]
+        return item_logits(mixed, item_weight)  # [B, N]
+
+
+def item_logits(states: Tensor, item_weight: Tensor) -> Tensor:
+    """Return h E^T [B, N] with the padding item at -inf."""
+    logits = states @ item_weight.T  # [B, N]
+    logits[:, 0] = -torch.inf
+    return logits

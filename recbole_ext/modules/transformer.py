@@ -1,0 +1,183 @@
+"""The Transformer encoder of SASRec and DuoRec, with the parameter names of RecBole's own.
+
+Three things make it fast and change no number: sequences are trimmed to the longest of the batch,
+the query, key and value projections are one product, and the last block computes only the position
+that is read out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from recbole_ext.modules.attention import TransformerLayer
+from recbole_ext.modules.dropout import Dropout
+from recbole_ext.types import UserError
+
+CHUNK_ROWS = 64
+"""Rows that :meth:`SASEncoder.forward` encodes together on a CPU."""
+
+
+class TransformerBlocks(nn.Module):
+    """The stack of blocks; its list is called ``layer`` as in RecBole."""
+
+    def __init__(self, blocks: list[TransformerLayer]) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+        """Map [B, L, D] to all states [B, L, D], or to those [B, D] at ``last`` [B]."""
+        for block in self.layer[:-1]:
+            x = block(x)  # [B, L, D]
+        if last is None:
+            return self.layer[-1](x)  # [B, L, D]
+        return self.layer[-1](x, last).squeeze(1)  # [B, D]
+
+
+class SASEncoder(nn.Module):
+    """Item sequence -> state, as in SASRec (Kang and McAuley, ICDM 2018, arXiv:1808.09781).
+
+    Item plus position embedding, LayerNorm, dropout, then post-LN Transformer blocks under a causal
+    mask. Sequences are left-aligned and padded with item 0 on the right.
+
+    Args:
+        n_items: Items, the padding item 0 included.
+        hidden_size: D.
+        n_layers: Transformer blocks, at least one.
+        n_heads: Attention heads; they divide ``hidden_size``.
+        inner_size: Width of the feed-forward part.
+        hidden_dropout_prob: Dropout of embeddings and of both block outputs.
+        attn_dropout_prob: Dropout of the attention probabilities.
+        hidden_act: One of ``gelu``, ``relu``, ``swish``, ``tanh``, ``sigmoid``.
+        layer_norm_eps: Added to the variance in every LayerNorm.
+        max_length: Longest sequence that has position embeddings.
+        initializer_range: Standard deviation of the initial weights.
+
+    Raises:
+        UserError: An argument makes no sense; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        hidden_size: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 2,
+        inner_size: int = 256,
+        hidden_dropout_prob: float = 0.5,
+        attn_dropout_prob: float = 0.5,
+        hidden_act: str = "gelu",
+        layer_norm_eps: float = 1e-12,
+        max_length: int = 50,
+        initializer_range: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if n_layers < 1:
+            raise UserError(f"n_layers: {n_layers} must be at least 1")
+        self.item_embedding = nn.Embedding(n_items, hidden_size, padding_idx=0)
+        self.position_embedding = nn.Embedding(max_length, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = Dropout(hidden_dropout_prob)
+        self.trm_encoder = TransformerBlocks(
+            [
+                TransformerLayer(
+                    hidden_size=hidden_size,
+                    n_heads=n_heads,
+                    inner_size=inner_size,
+                    hidden_dropout_prob=hidden_dropout_prob,
+                    attn_dropout_prob=attn_dropout_prob,
+                    hidden_act=hidden_act,
+                    layer_norm_eps=layer_norm_eps,
+                )
+                for _ in range(n_layers)
+            ]
+        )
+        self.initializer_range = initializer_range
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw weights from N(0, initializer_range); the padding row and all biases are zero."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.weight.normal_(0.0, self.initializer_range)
+            if isinstance(module, nn.Linear):
+                module.bias.zero_()
+            if isinstance(module, nn.LayerNorm):
+                module.weight.fill_(1.0)
+                module.bias.zero_()
+        self.item_embedding.weight[0].zero_()  # stays zero: padding_idx gives this row no gradient
+
+    def embed(self, item_seq: Tensor) -> Tensor:
+        """Return the input of the blocks before dropout: [B, L] item ids -> [B, L, D]."""
+        position_emb = self.position_embedding.weight[: item_seq.size(1)]  # [L, D]
+        return self.LayerNorm(self.item_embedding(item_seq) + position_emb)  # [B, L, D]
+
+    def encode_embedded(self, embedded: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Return the state at the last position of each row of :meth:`embed`'s output.
+
+        Called twice, it gives two views of the same sequences under two dropout masks.
+
+        Args:
+            embedded: [B, L, D].
+            item_seq_len: [B], each in 1..L.
+
+        Returns:
+            [B, D].
+        """
+        return self.trm_encoder(self.dropout(embedded), item_seq_len - 1)
+
+    def states(self, item_seq: Tensor) -> Tensor:
+        """Return the state of every prefix, [B, L] -> [B, L, D]; junk at padded positions."""
+        return self.trm_encoder(self.dropout(self.embed(item_seq)))
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Return the state after the last item.
+
+        Args:
+            item_seq: [B, L], left-aligned, padded with 0.
+            item_seq_len: [B], each in 1..L.
+
+        Returns:
+            [B, D].
+        """
+        if item_seq.device.type != "cpu" or len(item_seq) <= CHUNK_ROWS:
+            item_seq = trim(item_seq, item_seq_len)  # [B, longest]
+            return self.encode_embedded(self.embed(item_seq), item_seq_len)
+        # On a CPU padding costs as much as items do: encode rows of like length together.
+        order = item_seq_len.argsort(stable=True)  # [B]
+        parts = [
+            self.encode_embedded(
+                self.embed(trim(item_seq[rows], item_seq_len[rows])), item_seq_len[rows]
+            )
+            for rows in order.split(CHUNK_ROWS)
+        ]
+        return torch.cat(parts)[order.argsort()]  # [B, D]
+
+
+def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+    """Cut the columns [B, L] that are padding in every row: [B, longest]."""
+    return item_seq[:, : int(item_seq_len.max())]
+
+
+def encoder_keys(state_dict: Mapping[str, Tensor], prefix: str = "encoder.") -> dict[str, Tensor]:
+    """Rename the encoder's parameters in a checkpoint of RecBole's SASRec or the original DuoRec.
+
+    Both keep ``item_embedding.weight``, ``trm_encoder.layer.0...`` at the top of the model; here
+    they belong to a sub-module. All other keys, and those that are named our way already, stay as
+    they are.
+
+    Args:
+        state_dict: Parameters by their foreign names.
+        prefix: Name of the encoder in our model, with its dot.
+
+    Returns:
+        The same tensors by our names.
+    """
+    parts = ("item_embedding.", "position_embedding.", "LayerNorm.", "trm_encoder.")
+    return {
+        prefix + key if key.startswith(parts) else key: value for key, value in state_dict.items()
+    }

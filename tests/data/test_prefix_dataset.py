@@ -1,0 +1,152 @@
+"""PrefixDataset against RecBole's SequentialDataset; row ids."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data.dataset import SequentialDataset
+
+from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, gather_windows, prefix_windows
+
+HEADER = "user_id:token item_id:token timestamp:float rating:float tags:token_seq parts:float_seq"
+
+
+@pytest.fixture
+def rich(tmp_path):
+    """Data set with all kinds of columns, ties in time, users with one interaction and with 13."""
+    rng = np.random.default_rng(3)
+    lines = ["\t".join(HEADER.split())]
+    for user in range(12):
+        for _ in range(1 + user):
+            tags = " ".join(f"t{t}" for t in rng.integers(5, size=rng.integers(1, 4)))
+            parts = " ".join(f"{x:.2f}" for x in rng.random(rng.integers(1, 3)))
+            row = (f"u{user}", f"i{rng.integers(9)}", rng.integers(6), f"{rng.random():.3f}")
+            lines.append("\t".join(map(str, (*row, tags, parts))))
+    folder = tmp_path / "rich"
+    folder.mkdir()
+    (folder / "rich.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def make(cls, data_path=None, dataset="ml-100k", **settings):
+    config = Config(
+        "SASRec",
+        dataset,
+        config_dict={
+            **({"data_path": str(data_path)} if data_path else {}),
+            "train_neg_sample_args": None,
+            "MAX_ITEM_LIST_LENGTH": 5,
+            "eval_args": {
+                "split": {"LS": "valid_and_test"},
+                "order": "TO",
+                "mode": "full",
+                "group_by": "user",
+            },
+            "use_gpu": False,
+            **settings,
+        },
+    )
+    return cls(config)
+
+
+def assert_same_rows(ours, theirs):
+    """Every field of RecBole's, in its order, with equal content and type; one field more."""
+    assert [f for f in ours.inter_feat if f != ROW_ID] == list(theirs.inter_feat)
+    for field in theirs.inter_feat:
+        found, wanted = ours.inter_feat[field], theirs.inter_feat[field]
+        assert found.dtype == wanted.dtype and torch.equal(found, wanted), field
+        assert ours.field2type[field] == theirs.field2type[field]
+        assert ours.field2seqlen[field] == theirs.field2seqlen[field]
+        assert ours.field2source[field] == theirs.field2source[field]
+
+
+ALL_COLUMNS = {"load_col": {"inter": [part.split(":")[0] for part in HEADER.split()]}}
+ML_COLUMNS = {"load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]}}
+
+
+@pytest.mark.parametrize("length", [1, 5, 50])
+def test_all_kinds_of_columns(rich, length):
+    more = {**ALL_COLUMNS, "MAX_ITEM_LIST_LENGTH": length}
+    ours = make(PrefixDataset, rich, "rich", **more).build()
+    theirs = make(SequentialDataset, rich, "rich", **more).build()
+    for own, their in zip(ours, theirs, strict=True):
+        assert_same_rows(own, their)
+
+
+def test_numerical_features(rich):
+    """RecBole gives float columns named here two values, the index and the number."""
+    more = {**ALL_COLUMNS, "numerical_features": ["rating"]}
+    ours = make(PrefixDataset, rich, "rich", **more).build()
+    theirs = make(SequentialDataset, rich, "rich", **more).build()
+    assert ours[0].inter_feat["rating_list"].shape[-1] == 2
+    for own, their in zip(ours, theirs, strict=True):
+        assert_same_rows(own, their)
+
+
+def test_ml_100k_rows_are_recboles_in_less_time():
+    seconds = {}
+    built = {}
+    for cls in (PrefixDataset, SequentialDataset):
+        dataset = make(cls, **ML_COLUMNS, MAX_ITEM_LIST_LENGTH=50)
+        begin = time.process_time()
+        built[cls] = dataset.build()
+        seconds[cls] = time.process_time() - begin
+    for own, their in zip(built[PrefixDataset], built[SequentialDataset], strict=True):
+        assert_same_rows(own, their)
+    assert seconds[PrefixDataset] < seconds[SequentialDataset]
+
+
+def test_row_ids_number_the_training_rows(rich):
+    train, valid, test = make(PrefixDataset, rich, "rich", **ALL_COLUMNS).build()
+    assert train.inter_feat[ROW_ID].tolist() == list(range(len(train)))
+    assert train.inter_feat[ROW_ID].dtype == torch.int64
+    for split in (valid, test):
+        assert set(split.inter_feat[ROW_ID].tolist()) == {-1}
+
+
+def naive_windows(users, max_length):
+    """Start and target of each prefix, by a loop over all pairs."""
+    found = []
+    for i in range(len(users)):
+        begin = min(j for j in range(len(users)) if users[j] == users[i])
+        if begin < i:
+            found.append((max(begin, i - max_length), i))
+    return found
+
+
+@pytest.mark.parametrize("max_length", [1, 3, 20])
+def test_prefix_windows(max_length):
+    users = np.repeat([4, 2, 9, 1], [5, 1, 8, 2])
+    start, target = prefix_windows(users, max_length)
+    assert list(zip(start.tolist(), target.tolist(), strict=True)) == naive_windows(
+        users, max_length
+    )
+
+
+def test_gather_windows(monkeypatch):
+    monkeypatch.setattr("recbole_ext.data.prefix_dataset.GATHER_ROWS", 2)
+    values = torch.arange(1, 13).view(6, 2)
+    start, stop = np.array([0, 2, 3, 5, 0]), np.array([1, 5, 5, 6, 3])
+    found = gather_windows(values, start, stop, 4)
+    for r in range(5):
+        length = stop[r] - start[r]
+        assert torch.equal(found[r, :length], values[start[r] : stop[r]])
+        assert (found[r, length:] == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_ml_1m_is_built_in_seconds_and_little_memory(shared_data):
+    import resource
+
+    begin = time.process_time()
+    columns = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    dataset = make(PrefixDataset, shared_data, "ml-1m", MAX_ITEM_LIST_LENGTH=50, **columns)
+    train, valid, test = dataset.build()
+    assert len(train) == 999_611 - 3 * 6_040 and len(valid) == len(test) == 6_040
+    assert time.process_time() - begin < 120
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # KiB

@@ -1,0 +1,673 @@
+"""FTRagRec: the contract, and every claim of docs/ftragrec.md that a small data set can show."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contracts import ModelContract
+from recbole.utils import init_seed
+
+from recbole_ext.config import Config
+from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.prefix_dataset import ROW_ID
+from recbole_ext.data.vocabulary import vocabulary_of
+from recbole_ext.modules import calibration
+from recbole_ext.paths import data_folder
+from recbole_ext.types import UserError
+
+FIXED = {"calibrate": "none", "kl_small_weight": 0.0, "enhanced_rec_weight": 1.0}
+
+
+class TestFTRagRec(ModelContract):
+    model = "FTRagRec"
+    # the frozen encoder's own loss is a constant of the sum: let the other one dominate
+    settings = {"enhanced_rec_weight": 10.0}
+    # the last layer of a block starts at zero, so the first one's gradient is zero at first
+    zero_gradient = ("*.key.bias", "retrieval.retriever.blocks.*.dense_1.*")
+
+
+class TestFTRagRecUnfrozen(TestFTRagRec):
+    settings = {"freeze": "none"}
+
+
+class TestFTRagRecGate(TestFTRagRec):
+    settings = {"mix": "gate", "enhanced_rec_weight": 10.0}
+
+
+class TestFTRagRecVector(TestFTRagRec):
+    # an untrained encoder has next to nothing to gain from a vector mix but through itself
+    settings = {"mix": "vector", "top_k": 5, "freeze": "none", "kl_small_weight": 1.0}
+
+
+@pytest.fixture
+def make(tiny_data_path, tmp_path):
+    """Build a model on tiny data: ``make(key=value)`` returns model and loaders."""
+
+    def build(model: str = "FTRagRec", files: tuple = (), seed: int = 1, **settings: Any) -> Any:
+        contract = TestFTRagRec()
+        contract.model = model
+        contract.settings = {"pretrain": "none", **settings}
+        if files:
+            plain = contract.make_config(tiny_data_path, tmp_path).external_config_dict
+            config = Config(model, "tiny", files, {**plain, **settings})
+        else:
+            config = contract.make_config(tiny_data_path, tmp_path)
+        init_seed(config["seed"], True)
+        dataset = create_dataset(config)
+        loaders = create_loaders(config, dataset)
+        net = contract.make_model(config, loaders[0]._dataset, seed)
+        net.vocabulary = vocabulary_of(dataset)
+        return net, loaders
+
+    return build
+
+
+def train(net: Any, loader: Any, epochs: int = 1, **options: Any) -> None:
+    """Train with Adam, refreshing the memory at every epoch."""
+    optimizer = torch.optim.Adam(net.parameters(), **{"lr": 0.01, **options})
+    for _ in range(epochs):
+        net.refresh_memory()
+        net.train()
+        for batch in loader:
+            optimizer.zero_grad()
+            net.calculate_loss(batch).backward()
+            optimizer.step()
+    net.eval()
+
+
+def first_batch(loader: Any) -> Any:
+    batch = next(iter(loader))
+    return batch[0] if isinstance(batch, tuple) else batch
+
+
+def shake(module: torch.nn.Module, scale: float = 1.0) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape))
+
+
+# ---- scores against a loop over everything
+
+
+@torch.no_grad()
+def naive_log_prob(net: Any, batch: Any, queries: list[int], mix: str) -> list[np.ndarray]:
+    """Return log p of all items but the padding for some queries, from rows and weights alone."""
+    view, weight = net.retrieval.retriever, net.item_weight.double().numpy()
+    item_seq, lengths, targets, users = net.keeper.rows.by_row_id()
+
+    def encode(history, length):
+        return net.encoder(history[: int(length)].view(1, -1), torch.tensor([int(length)]))
+
+    def unit(state):
+        vector = view(state)[0].double().numpy()
+        return vector / np.linalg.norm(vector)
+
+    keys = [unit(encode(*row)) for row in zip(item_seq, lengths, strict=True)]
+    a, heat = float(net.retrieval.alpha), net.retrieval.settings()["temperature"]
+    wanted = []
+    for q in queries:
+        h = encode(batch[net.ITEM_SEQ][q], batch[net.ITEM_SEQ_LEN][q])
+        others = [r for r in range(len(keys)) if int(users[r]) != int(batch[net.USER_ID][q])]
+        near = sorted(others, key=lambda r: -(keys[r] @ unit(h)))[: int(net.retrieval.n_neighbours)]
+        attention = np.exp([keys[r] @ unit(h) / heat for r in near])
+        attention /= attention.sum()
+        state = h[0].double().numpy()
+        if mix == "vector":
+            retrieved = sum(w * weight[targets[r]] for w, r in zip(attention, near, strict=True))
+            state = (1 - a) * state + a * retrieved
+        p = np.exp(weight[1:] @ state)
+        p /= p.sum()
+        if mix == "probability":
+            p *= 1 - a
+            for w, r in zip(attention, near, strict=True):
+                p[int(targets[r]) - 1] += a * w
+        wanted.append(np.log(p))
+    return wanted
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector"])
+@pytest.mark.parametrize("index", ["brute_force", "exact"])
+def test_scores_are_those_of_a_loop_over_the_memory(make, mix, index):
+    net, loaders = make(mix=mix, index=index, top_k=7, alpha=0.4, **FIXED)
+    shake(net.retrieval.retriever.blocks, 0.05)
+    shake(net.encoder, 0.1)  # states that differ: no ties among the neighbours
+    net.eval()
+    batch = first_batch(loaders[2])
+    scores = net.full_sort_predict(batch)
+    for row, wanted in zip((0, 19), naive_log_prob(net, batch, [0, 19], mix), strict=True):
+        assert scores[row, 1:].log_softmax(0).numpy() == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def test_losses_and_scores_are_the_same_mixture(make, mix):
+    net, loaders = make(mix=mix, top_k=9, **FIXED)
+    train(net, loaders[0])
+    net.refresh_memory()
+    batch = first_batch(loaders[0])
+    labels = batch[net.POS_ITEM_ID]
+    scores = net.full_sort_predict(batch)[:, 1:].log_softmax(1)
+    wanted = -scores[torch.arange(len(labels)), labels - 1].mean()
+    assert net.losses(batch)["enhanced"].item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("freeze", ["all", "none"])
+def test_rec_is_the_encoders_cross_entropy(make, freeze):
+    net, loaders = make(freeze=freeze, **FIXED)
+    net.eval()
+    batch = first_batch(loaders[0])
+    logits = net.encode(batch) @ net.item_weight[1:].T
+    wanted = torch.nn.functional.cross_entropy(logits, batch[net.POS_ITEM_ID] - 1)
+    found = net.losses(batch)["rec"]
+    assert found.item() == pytest.approx(wanted.item(), abs=1e-5)
+    assert found.requires_grad == (freeze == "none")
+
+
+@pytest.mark.parametrize("freeze", ["all", "none"])
+def test_skipping_rows_without_the_label_changes_neither_loss_nor_gradient(
+    make, monkeypatch, freeze
+):
+    def run(every_row: bool) -> list[torch.Tensor]:
+        net, loaders = make(freeze=freeze, top_k=5, **{**FIXED, "kl_small_weight": 0.0})
+        if every_row:
+            monkeypatch.setattr(type(net.retrieval), "_every_row_counts", lambda self: True)
+        shake(net.encoder, 0.1)
+        net.eval()
+        loss = net.losses(first_batch(loaders[0]))["enhanced"]
+        loss.backward()
+        return [loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)]
+
+    torch.manual_seed(4)
+    some = run(False)
+    torch.manual_seed(4)
+    for mine, theirs in zip(some, run(True), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+# ---- 1: the loss trains the retriever, and nothing frozen moves
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def test_the_enhanced_loss_has_a_gradient_for_the_retriever(make, mix):
+    net, loaders = make(mix=mix, top_k=20, **FIXED)
+    shake(net.encoder, 0.1)
+    net.losses(first_batch(loaders[0]))["enhanced"].backward()
+    retriever = net.retrieval.retriever
+    assert (retriever.blocks[0].dense_2.weight.grad != 0).any()
+    assert retriever.log_temperature.grad != 0
+    if mix == "gate":
+        assert (net.retrieval.gate.dense.weight.grad != 0).any()
+
+
+def test_the_gradient_reaches_the_memory_side_too(make):
+    """With detached keys the retriever would learn from the query alone."""
+    net, loaders = make(top_k=20, **FIXED)
+    net.keeper.training(net.memory_weights).states.requires_grad_()
+    net.losses(first_batch(loaders[0]))["enhanced"].backward()
+    rows_touched = (net.keeper.training(net.memory_weights).states.grad != 0).any(1).sum()
+    assert rows_touched > len(first_batch(loaders[0]))  # more than the queries themselves
+
+
+def test_frozen_tensors_are_bit_identical_after_training(make):
+    net, loaders = make()
+    before = copy.deepcopy(net.encoder.state_dict())
+    moved = copy.deepcopy(net.retrieval.state_dict())
+    train(net, loaders[0], epochs=2, weight_decay=0.1)
+    for name, value in net.encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    changed = [n for n, v in net.retrieval.state_dict().items() if not torch.equal(v, moved[n])]
+    assert "retriever.blocks.0.dense_2.weight" in changed
+
+
+def test_a_frozen_encoder_has_no_dropout_in_training(make):
+    net, _ = make()
+    net.train()
+    assert net.training and not net.encoder.training and net.retrieval.training
+    unfrozen, _ = make(freeze="none")
+    unfrozen.train()
+    assert unfrozen.encoder.training
+
+
+def test_an_encoder_unfrozen_behind_freeze_all_is_an_error(make):
+    net, loaders = make()
+    net.encoder.LayerNorm.weight.requires_grad_()
+    with pytest.raises(UserError, match="freeze: none"):
+        net.losses(first_batch(loaders[0]))
+
+
+def test_parts_are_frozen_by_name(make):
+    net, loaders = make(freeze=["encoder.item_embedding.*", "encoder.position_embedding.*"])
+    before = copy.deepcopy(net.encoder.state_dict())
+    train(net, loaders[0])
+    after = net.encoder.state_dict()
+    assert torch.equal(after["item_embedding.weight"], before["item_embedding.weight"])
+    assert not torch.equal(after["LayerNorm.weight"], before["LayerNorm.weight"])
+    with pytest.raises(UserError, match="'encodr.\\*' matches no parameter.*did you mean"):
+        make(freeze="encodr.*")
+
+
+# ---- 2: the memory is that of the weights
+
+
+def test_a_refresh_after_training_changes_the_neighbours(make):
+    net, loaders = make(top_k=10)
+    net.refresh_memory()
+    table = net.keeper.training(net.memory_weights).neighbours_of_rows(10).clone()
+    shake(net.retrieval.retriever.blocks)
+    assert torch.equal(net.keeper.training(net.memory_weights).neighbours_of_rows(10), table)
+    net.refresh_memory()
+    assert not torch.equal(net.keeper.training(net.memory_weights).neighbours_of_rows(10), table)
+
+
+@pytest.mark.parametrize("part", ["retriever", "encoder"])
+def test_loading_a_checkpoint_is_enough_to_score_with_its_memory(make, part):
+    net, loaders = make(top_k=5, **FIXED)
+    best = copy.deepcopy(net.state_dict())
+    net.eval()
+    batch = first_batch(loaders[2])
+    wanted, evidence = net.full_sort_predict(batch), net.explain(user=3)
+    shake(net.encoder if part == "encoder" else net.retrieval.retriever.blocks)
+    assert not torch.equal(net.full_sort_predict(batch), wanted)
+    assert [n.row for n in net.explain(user=3)] != [n.row for n in evidence]
+    net.load_state_dict(best)
+    assert torch.equal(net.full_sort_predict(batch), wanted)
+    assert net.explain(user=3) == evidence
+
+
+@pytest.mark.parametrize("freeze", ["all", "none"])
+def test_a_stale_memory_is_restored_with_the_weights(make, freeze):
+    """Between refreshes training depends on older weights: a resumed run must have them."""
+    net, loaders = make(freeze=freeze, top_k=6, hidden_dropout_prob=0.0, attn_dropout_prob=0.0)
+    train(net, loaders[0])
+    shake(net.retrieval.retriever.blocks)
+    if freeze == "none":
+        shake(net.encoder, 0.1)
+    batch = first_batch(loaders[0])
+    wanted = net.losses(batch)
+    other, _ = make(freeze=freeze, top_k=6, seed=9, hidden_dropout_prob=0.0, attn_dropout_prob=0.0)
+    other.load_state_dict(net.state_dict())
+    found = other.eval().losses(batch)
+    assert {n: v.item() for n, v in found.items()} == {n: v.item() for n, v in wanted.items()}
+    other.refresh_memory()
+    assert other.losses(batch)["enhanced"].item() != wanted["enhanced"].item()
+
+
+def test_a_copy_of_the_model_is_independent(make):
+    net, loaders = make()
+    net.eval()
+    batch = first_batch(loaders[2])
+    wanted = net.full_sort_predict(batch)
+    twin = copy.deepcopy(net)
+    shake(net)
+    assert torch.equal(twin.full_sort_predict(batch), wanted)
+
+
+# ---- 3: nobody retrieves himself
+
+
+def test_a_training_row_never_finds_rows_of_its_user(make):
+    net, loaders = make()
+    memory = net.keeper.training(net.memory_weights)
+    table = memory.neighbours_of_rows(100).long()
+    users = memory.rows.users
+    found = table >= 0
+    assert found.any(1).all()
+    assert not (users[table.clamp_min(0)] == users[:, None])[found].any()
+
+
+def test_row_and_later_finds_earlier_rows_of_the_user_only(make):
+    net, loaders = make(exclude="row_and_later")
+    memory = net.keeper.training(net.memory_weights)
+    table = memory.neighbours_of_rows(len(memory.rows)).long()
+    own_and_earlier = 0
+    for place, near in enumerate(table):
+        near = near[near >= 0]
+        mine = near[memory.rows.users[near] == memory.rows.users[place]]
+        assert (mine < place).all()
+        own_and_earlier += len(mine)
+    assert own_and_earlier > 0
+
+
+@pytest.mark.parametrize("exclude", ["user", "row_and_later"])
+def test_test_queries_find_the_users_training_rows_only_by_policy(make, exclude):
+    net, loaders = make(exclude=exclude)
+    net.eval()
+    batch, memory = first_batch(loaders[2]), net.keeper.scoring()
+    near = net._search(net.encode(batch), batch, memory, len(memory.rows))[1]
+    own = (memory.rows.users[near.clamp_min(0)] == batch[net.USER_ID][:, None]) & (near >= 0)
+    assert own.any() == (exclude == "row_and_later")
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def test_without_any_neighbour_the_scores_are_the_encoders(make, mix):
+    net, loaders = make(mix=mix)
+    users = net.keeper.rows.users
+    everyone = torch.tensor([[0, len(users)]])
+    net.keeper.rows.excluded = lambda policy, asked, row_id=None: everyone.expand(len(asked), 2)
+    net.eval()
+    batch = first_batch(loaders[2])
+    logits = net.encode(batch) @ net.item_weight.T
+    assert torch.equal(net.full_sort_predict(batch)[:, 1:], logits[:, 1:])
+    losses = net.losses(first_batch(loaders[0]))
+    sum(losses.values()).backward()
+    assert losses["enhanced"].item() == pytest.approx(0.5 * losses["rec"].item(), abs=1e-5)
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+# ---- 4: quality
+
+
+def test_quality_threshold_drops_dissimilar_neighbours(make):
+    net, loaders = make(quality_threshold=0.2, top_k=50, **FIXED)
+    net.eval()
+    batch, memory = first_batch(loaders[2]), net.keeper.scoring()
+    similarity, near = net._search(net.encode(batch), batch, memory, 50)
+    found = net.retrieval.find(similarity, near, memory, net.retrieval.alpha)
+    assert torch.equal(found.valid, similarity >= 0.2)
+    assert 0 < found.valid.sum() < found.valid.numel()
+    assert (found.weights[~found.valid] == 0).all() and (found.targets[~found.valid] == 0).all()
+
+
+def test_a_threshold_that_nothing_meets_leaves_the_encoder_alone(make):
+    net, loaders = make(quality_threshold=1.0, **FIXED)
+    shake(net.encoder, 0.1)
+    net.eval()
+    batch = first_batch(loaders[2])
+    similarity, near = net._search(net.encode(batch), batch, net.keeper.scoring(), 1)
+    alone = similarity[:, 0] < 1
+    assert alone.any()
+    wanted = net.encode(batch) @ net.item_weight.T
+    assert torch.equal(net.full_sort_predict(batch)[alone, 1:], wanted[alone, 1:])
+
+
+def test_quality_percentile_drops_that_share_of_the_training_pairs(make):
+    net, loaders = make(quality_percentile=30.0, top_k=20, **FIXED)
+    memory = net.keeper.training(net.memory_weights)
+    places = torch.arange(len(memory.rows))
+    near = memory.neighbours_of_rows(20).long()
+    with torch.no_grad():
+        found = net.retrieval.weigh(memory.states[places], near, memory)
+    assert found.valid.float().mean().item() == pytest.approx(0.7, abs=0.01)
+
+
+# ---- 6, 7: alpha 0, KL
+
+
+def write_warm_start(net: Any, path: Any, **changes: Any) -> Any:
+    payload = {
+        "format": "recbole_ext/1",
+        "model": "DuoRec",
+        "dataset": "tiny",
+        "vocabulary": net.vocabulary,
+        "settings": {"n_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12},
+        "state_dict": net.state_dict(),
+    }
+    path.mkdir()
+    torch.save({**payload, **changes}, path / "best.pt")
+    return path
+
+
+def test_alpha_zero_is_duorec_bit_for_bit(make, tmp_path):
+    duorec, loaders = make("DuoRec")
+    train_duorec = torch.optim.Adam(duorec.parameters(), lr=0.01)
+    duorec.calculate_loss(first_batch(loaders[0])).backward()
+    train_duorec.step()
+    path = write_warm_start(duorec, tmp_path / "run")
+    net, _ = make(alpha=0.0, calibrate="none", pretrained_path=str(path))
+    mixing_net, _ = make(pretrained_path=str(path), **FIXED)
+    train(net, loaders[0])
+    for model in (duorec, net, mixing_net):
+        model.eval()
+    batch = first_batch(loaders[2])
+    with torch.no_grad():
+        assert torch.equal(net.encode(batch), duorec.encode(batch))  # h after the warm start
+        assert torch.equal(net.full_sort_predict(batch), duorec.full_sort_predict(batch))
+        assert torch.equal(net.predict(batch), duorec.predict(batch))
+        assert not torch.equal(mixing_net.full_sort_predict(batch), duorec.full_sort_predict(batch))
+
+
+def test_kl_is_weighted_named_and_left_out_at_zero(make):
+    net, loaders = make(kl_small_weight=0.5, top_k=20)
+    batch = first_batch(loaders[0])
+    net.eval()
+    half = net.losses(batch)["kl"].item()
+    net.retrieval.kl_weight = 1.0
+    assert net.losses(batch)["kl"].item() == pytest.approx(2 * half) and half > 0
+    net.retrieval.kl_weight = 0.0
+    assert list(net.losses(batch)) == ["rec", "enhanced"]
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector"])
+@pytest.mark.parametrize("kl_target", ["label", "model"])
+def test_kl_pulls_the_weights_towards_its_target(make, mix, kl_target):
+    settings = {"enhanced_rec_weight": 0.0, "kl_small_weight": 1.0, "kl_target": kl_target}
+    net, loaders = make(mix=mix, top_k=8, learn_temperature=True, calibrate="none", **settings)
+    shake(net.encoder, 0.1)
+    before = sum(float(net.losses(batch)["kl"].detach()) for batch in loaders[0])
+    train(net, loaders[0], epochs=5)
+    assert sum(float(net.losses(batch)["kl"].detach()) for batch in loaders[0]) < 0.9 * before
+
+
+# ---- calibration
+
+
+def ndcg_of(net: Any, valid_data: Any) -> float:
+    """Return NDCG@10 on all validation rows by full scoring."""
+    rows = valid_data._dataset.inter_feat
+    scores = net.full_sort_predict(rows)
+    labels = rows[net.POS_ITEM_ID]
+    total = 0.0
+    for row in range(len(labels)):
+        rank = 1 + int((scores[row] > scores[row, labels[row]]).sum())
+        total += 1 / np.log2(rank + 1) if rank <= 10 else 0.0
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def test_calibration_takes_the_best_of_the_grid(make, mix):
+    grid = {
+        "calibrate_alpha": [0, 0.3, 0.8],
+        "calibrate_top_k": [2, 20],
+        "calibrate_temperature": [0.05, 1.0],
+    }
+    net, loaders = make(mix=mix, top_k=20, calibrate_users=10_000, **grid)
+    train(net, loaders[0])
+    current = net.retrieval.settings()["temperature"]
+    wanted = {}
+    alphas = [float(net.retrieval.alpha)] if mix == "gate" else grid["calibrate_alpha"]
+    for choice in calibration.grid(alphas, [2, 20], [0.05, 1.0, current]):
+        net.retrieval.use(choice.alpha, choice.top_k, choice.temperature)
+        wanted[choice] = ndcg_of(net, loaders[1])
+    net.retrieval.use(
+        0.5, 7, 0.2
+    )  # what stands there before must not matter, but for the temperature
+    net.retrieval.retriever.set_temperature(current)
+    net.train()
+    chosen = net.calibrate(loaders[1])
+    assert net.training
+    assert chosen["ndcg@10"] == pytest.approx(max(wanted.values()), abs=1e-6)
+    assert ndcg_of(net.eval(), loaders[1]) == pytest.approx(chosen["ndcg@10"], abs=1e-6)
+    assert max(wanted.values()) > min(wanted.values())
+    if mix != "gate":
+        plain = next(value for choice, value in wanted.items() if choice.alpha == 0)
+        assert chosen["ndcg@10_alone"] == pytest.approx(plain, abs=1e-6)
+
+
+def test_calibration_finds_the_planted_optimum(make):
+    """One neighbour per query tells the label, the others all point elsewhere: k must be 1."""
+    grid = {
+        "calibrate_alpha": [0, 0.5],
+        "calibrate_top_k": [1, 2, 10],
+        "calibrate_temperature": [1.0],
+    }
+    net, loaders = make(top_k=10, **grid)
+    rows = loaders[1]._dataset.inter_feat
+    memory = net.keeper.scoring()
+    targets = memory.targets
+    label_of_user = dict(
+        zip(rows[net.USER_ID].tolist(), rows[net.POS_ITEM_ID].tolist(), strict=True)
+    )
+
+    def planted(states, k, users, row_id=None):
+        near = []
+        for user in users.tolist():
+            right = (targets == label_of_user[user]).nonzero().flatten()[:1].tolist()
+            wrong = (targets != label_of_user[user]).nonzero().flatten()[: k - 1].tolist()
+            near.append(right + wrong + [-1] * (k - len(right) - len(wrong)))
+        near = torch.tensor(near)
+        return torch.linspace(0.9, 0.8, k).expand(len(near), k), near
+
+    memory.search = planted
+    chosen = net.calibrate(loaders[1])
+    assert (chosen["alpha"], chosen["top_k"]) == (0.5, 1)
+
+
+def test_calibrated_settings_are_in_the_state_dict(make):
+    net, loaders = make(calibrate_alpha=[0.77], calibrate_top_k=[3], calibrate_temperature=[0.123])
+    net.calibrate(loaders[1])
+    other, _ = make(seed=5)
+    other.load_state_dict(net.state_dict())
+    assert other.retrieval.settings() == net.retrieval.settings()
+    assert other.retrieval.settings()["top_k"] == 3
+    assert other.retrieval.settings()["alpha"] == pytest.approx(0.77)
+
+
+def test_calibration_can_be_off(make):
+    net, loaders = make(**FIXED)
+    before = net.retrieval.settings()
+    assert net.calibrate(loaders[1]) == before == net.retrieval.settings()
+
+
+def test_training_goes_on_where_calibration_chose_not_to_mix(make):
+    net, loaders = make(calibrate_alpha=[0], top_k=20)
+    assert net.calibrate(loaders[1])["alpha"] == 0
+    assert not net.retrieval.is_active()
+    net.losses(first_batch(loaders[0]))["enhanced"].backward()
+    assert (net.retrieval.retriever.blocks[0].dense_2.weight.grad != 0).any()
+
+
+# ---- explanation, controls, memory at test time
+
+
+def test_explain_names_the_neighbours(make):
+    net, loaders = make(top_k=8, **FIXED)
+    net.train()
+    found = net.explain(user=4)
+    assert net.training
+    assert sum(n.weight for n in found) == pytest.approx(1, abs=1e-5)
+    assert [n.weight for n in found] == sorted((n.weight for n in found), reverse=True)
+    rows = loaders[0]._dataset.inter_feat
+    user_token, item_token = (
+        loaders[0]._dataset.field2id_token[f] for f in (net.USER_ID, net.ITEM_ID)
+    )
+    for n in found:
+        assert n.user != 4 and n.user == int(rows[net.USER_ID][n.row])
+        assert n.target == int(rows[net.POS_ITEM_ID][n.row])
+        assert n.prefix == [i for i in rows[net.ITEM_SEQ][n.row].tolist() if i]
+        assert n.user_token == user_token[n.user] and n.target_token == item_token[n.target]
+        assert n.prefix_tokens == [item_token[i] for i in n.prefix]
+
+
+def test_explain_of_a_history_is_that_of_its_user_without_the_policy(make):
+    net, loaders = make(top_k=8, **FIXED)
+    history = net.keeper.rows.history(4)
+    as_user, as_history = net.explain(user=4), net.explain(history=history)
+    both = net.explain(user=4, history=history)
+    assert [n.row for n in both] == [n.row for n in as_user]
+    assert any(n.user == 4 for n in as_history)  # nobody in particular: nothing is left out
+    assert net.explain(history=[1] * 50)  # longer than the limit
+    with pytest.raises(UserError, match="user 999 has no training history"):
+        net.explain(user=999)
+    with pytest.raises(UserError, match="give a history"):
+        net.explain()
+
+
+def test_random_neighbours_are_others_and_repeatable(make):
+    nearest, loaders = make(top_k=5, **FIXED)
+    net, _ = make(top_k=5, neighbours="random", **FIXED)
+    net.eval(), nearest.eval()
+    batch = first_batch(loaders[2])
+    assert torch.equal(net.full_sort_predict(batch), net.full_sort_predict(batch))
+    assert not torch.equal(net.full_sort_predict(batch), nearest.full_sort_predict(batch))
+    assert torch.allclose(net.full_sort_predict(batch[[3]])[0], net.full_sort_predict(batch)[3])
+    assert net.result_extra()["retrieval"]["index"] == "random"
+    train(net, loaders[0])
+
+
+def test_validation_pairs_join_the_memory_when_asked(make):
+    net, loaders = make(top_k=8, exclude="row_and_later", **FIXED)
+    net.eval()
+    batch = first_batch(loaders[2])
+    before, n_rows = net.full_sort_predict(batch), len(net.keeper.rows)
+    net.extend_memory(loaders[1])
+    assert len(net.keeper.rows) == n_rows + len(loaders[1]._dataset.inter_feat)
+    assert not torch.equal(net.full_sort_predict(batch), before)
+    history = net.keeper.rows.history(4)
+    valid = loaders[1]._dataset.inter_feat
+    assert history[-1] == int(valid[net.POS_ITEM_ID][valid[net.USER_ID] == 4])
+
+
+def test_the_originals_values_load_as_a_user_file(make):
+    path = data_folder("properties") / "model" / "FTRagRec-original.yaml"
+    net, loaders = make(files=(path,))
+    mix = net.retrieval
+    assert (mix.mix, mix.top_k, mix.kl_target, mix.quality_threshold) == ("vector", 5, "model", 0.6)
+    assert mix.settings() == {
+        "alpha": pytest.approx(0.15),
+        "top_k": 5,
+        "temperature": pytest.approx(0.07),
+    }
+    assert (mix.kl_weight, net.enhanced_rec_weight, net.refresh_interval) == (0.03, 0.5, 10)
+    assert not net.is_calibrated and net.is_frozen
+    train(net, loaders[0])
+
+
+def test_result_says_what_was_used(make):
+    net, loaders = make(top_k=8)
+    net.calibrate(loaders[1])
+    report = net.result_extra()["retrieval"]
+    assert report["rows"] == 228 and report["index"] == "brute_force"
+    assert report["mix"] == "probability" and report["is_calibrated"] is True
+    assert report["memory_include_valid"] is False and 0 <= report["alpha"] <= 1
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"top_k": 229},
+            "top_k: 229 neighbours cannot come from a memory of 228 rows; give 1 to 228",
+        ),
+        ({"top_k": 0}, "top_k: 0 neighbours"),
+        ({"alpha": 1.0}, "alpha: 1.0 is not between 0 and 0.99"),
+        ({"mix": "gate", "alpha": 0.0}, "mix: gate .* alpha must be above 0"),
+        (
+            {"mix": "vectors"},
+            "mix: 'vectors' is none of probability, vector, gate; did you mean 'vector'",
+        ),
+        ({"exclude": "row"}, "exclude: 'row' is none of user, row_and_later"),
+        ({"retriever_temperature": 0.0}, "retriever_temperature: 0.0 is not between 0.01 and 5"),
+        ({"calibrate_alpha": [0.5, 1.5]}, "calibrate_alpha: .* is not between"),
+        ({"calibrate_top_k": []}, "calibrate_top_k: \\[\\] is not between"),
+        ({"index": "flat"}, "index: 'flat' is none of"),
+        ({"quality_percentile": 100.0}, "quality_percentile: 100.0 is not between 0 and 99"),
+        ({"pretrained_path": "nowhere.pt"}, "pretrained_path: nowhere.pt does not exist"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(make, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make(**settings)
+
+
+def test_a_batch_without_row_ids_says_what_to_do(make):
+    net, loaders = make()
+    batch = first_batch(loaders[0])
+    del batch.interaction[ROW_ID]
+    with pytest.raises(UserError, match="PrefixDataset"):
+        net.losses(batch)

@@ -1,0 +1,241 @@
+"""Rows, ranges, random places, and the keeper's promise: the memory is that of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from recbole_ext.modules.memory import Memory, MemoryRows, random_places
+from recbole_ext.modules.memory_keeper import MemoryKeeper
+from recbole_ext.modules.retriever import Retriever
+
+USERS = torch.tensor([3, 1, 1, 5, 3, 1])  # not sorted: a memory must not depend on it
+R, L, N, D = 6, 4, 8, 6
+
+
+def rows() -> MemoryRows:
+    length = torch.tensor([1, 2, 3, 4, 2, 1])
+    item_seq = torch.arange(1, R * L + 1).view(R, L) % (N - 1) + 1
+    item_seq = item_seq * (torch.arange(L) < length[:, None])
+    return MemoryRows(item_seq, length, torch.tensor([1, 2, 3, 4, 5, 6]), USERS)
+
+
+class MeanEncoder(nn.Module):
+    """The mean of the items' embeddings, with dropout that training would apply."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(N, D)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, item_seq, item_seq_len):
+        emb = self.dropout(self.embedding(item_seq)) * (item_seq > 0).unsqueeze(-1)
+        return emb.sum(1) / item_seq_len.unsqueeze(1)
+
+
+def keeper(snapshot_encoder: bool = False, **options) -> MemoryKeeper:
+    torch.manual_seed(0)
+    retriever = Retriever(D, inner_size=4)
+    return MemoryKeeper(
+        rows(), MeanEncoder(), retriever.blocks, snapshot_encoder=snapshot_encoder, **options
+    )
+
+
+def shake(module: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+
+
+def test_places_are_sorted_by_user_and_row_ids_map_to_them():
+    memory_rows = rows()
+    assert memory_rows.users.tolist() == [1, 1, 1, 3, 3, 5]
+    assert memory_rows.order.tolist() == [1, 2, 5, 0, 4, 3]
+    assert memory_rows.order[memory_rows.place].tolist() == list(range(R))
+    assert memory_rows.targets.tolist() == [2, 3, 6, 1, 5, 4]
+
+
+def test_policy_user_hides_all_rows_of_the_user():
+    memory_rows = rows()
+    ranges = memory_rows.excluded("user", torch.tensor([1, 3, 2, 5, 6, 99]))
+    hidden = [memory_rows.order[a:b].tolist() for a, b in ranges.tolist()]
+    assert hidden == [[1, 2, 5], [0, 4], [], [3], [], []]
+
+
+def test_policy_row_and_later_hides_the_row_and_what_came_after():
+    memory_rows = rows()
+    users, row_id = torch.tensor([1, 1, 1, 3]), torch.tensor([1, 2, 5, 4])
+    ranges = memory_rows.excluded("row_and_later", users, row_id)
+    hidden = [memory_rows.order[a:b].tolist() for a, b in ranges.tolist()]
+    assert hidden == [[1, 2, 5], [2, 5], [5], [4]]
+
+
+def test_policy_row_and_later_hides_nothing_from_a_query_after_training():
+    memory_rows = rows()
+    for row_id in (None, torch.tensor([-1, -1])):
+        ranges = memory_rows.excluded("row_and_later", torch.tensor([1, 3]), row_id)
+        assert (ranges[:, 0] == ranges[:, 1]).all()
+
+
+def test_rows_added_later_keep_the_ids_of_the_others():
+    extra = MemoryRows(
+        torch.tensor([[7, 0, 0, 0]]), torch.tensor([1]), torch.tensor([7]), torch.tensor([1])
+    )
+    both = rows().extended(extra)
+    assert both.order.tolist() == [1, 2, 5, 6, 0, 4, 3]  # the new row is user 1's last
+    assert both.targets[both.place].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert both.history(1) == [7, 7]
+
+
+def test_history_is_the_last_row_and_its_target():
+    memory_rows = rows()
+    assert memory_rows.history(3) == [*memory_rows.item_seq[4, :2].tolist(), 5]
+    assert memory_rows.history(2) == [] and memory_rows.history(77) == []
+
+
+def test_encode_gives_each_place_its_own_state():
+    encoder = MeanEncoder().eval()
+    memory_rows = rows()
+    states = memory_rows.encode(encoder, "cpu")
+    for place, row in enumerate(memory_rows.order.tolist()):
+        alone = encoder(
+            memory_rows.item_seq[row : row + 1], memory_rows.item_seq_len[row : row + 1]
+        )
+        assert torch.allclose(states[place], alone[0])
+
+
+def test_random_places_are_spread_and_belong_to_the_key():
+    keys = torch.arange(2000)
+    places = random_places(keys, 10, 50, seed=3)
+    assert places.min() == 0 and places.max() == 49
+    counts = torch.bincount(places.flatten(), minlength=50)
+    assert counts.float().std() < 3 * (20000 / 50) ** 0.5  # of a uniform draw it is about 20
+    assert torch.equal(random_places(keys[100:110], 10, 50, seed=3), places[100:110])
+    assert not torch.equal(random_places(keys, 10, 50, seed=4), places)
+    assert (places[:-1] == places[1:]).float().mean() < 0.05  # neighbours in key share nothing
+
+
+def test_random_neighbours_respect_the_policy():
+    memory = keeper(index_kind=None).scoring()
+    similarity, near = memory.search(torch.randn(3, D), 40, torch.tensor([1, 3, 9]))
+    for user, places in zip((1, 3, 9), near, strict=True):
+        found = places[places >= 0]
+        assert len(found) and not (memory.rows.users[found] == user).any()
+    assert torch.isinf(similarity[near < 0]).all() and torch.isfinite(similarity[near >= 0]).all()
+
+
+def test_similarity_percentile_is_that_of_the_pairs():
+    memory = keeper().scoring()
+    pairs = []
+    for place in range(R):
+        for other in range(R):
+            if memory.rows.users[place] != memory.rows.users[other]:
+                pairs.append(
+                    torch.cosine_similarity(memory.states[place], memory.states[other], dim=0)
+                )
+    wanted = torch.stack(pairs).quantile(0.4).item()
+    assert memory.similarity_percentile(40, R) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_states_are_encoded_without_dropout_and_the_mode_is_given_back():
+    made = keeper()
+    encoder = made.modules["encoder"].train()
+    states = made.scoring().states
+    assert encoder.training
+    assert torch.equal(states, made.rows.encode(encoder.eval(), "cpu"))
+
+
+def test_scoring_memory_follows_the_weights_however_they_move():
+    made = keeper()
+    first = made.scoring()
+    assert made.scoring() is first
+    shake(made.modules["view"])
+    second = made.scoring()
+    assert second is not first and second.states is first.states  # the encoder stood still
+    made.modules["encoder"].embedding.weight.data.mul_(-1).add_(1)  # behind autograd's back
+    third = made.scoring()
+    assert not torch.equal(third.states, first.states)
+
+
+def test_a_refresh_changes_the_neighbours():
+    """Re-adding cached vectors would be a no-op: the index must hold the view of today."""
+    made = keeper()
+    query, user = torch.randn(1, D), torch.tensor([9])
+    before = made.scoring().search(query, R, user)[1]
+    for _ in range(5):
+        shake(made.modules["view"])
+    after = made.scoring().search(query, R, user)[1]
+    wanted = torch.nn.functional.normalize(made.modules["view"](made.scoring().states), dim=1)
+    wanted = wanted @ torch.nn.functional.normalize(made.modules["view"](query), dim=1)[0]
+    assert after[0].tolist() == wanted.argsort(descending=True).tolist()
+    assert before.tolist() != after.tolist()
+
+
+@pytest.mark.parametrize("snapshot_encoder", [False, True])
+def test_training_memory_stays_with_its_snapshot(snapshot_encoder):
+    made = keeper(snapshot_encoder)
+    snapshot = made.snapshot()
+    memory = made.training(snapshot)
+    table = memory.neighbours_of_rows(3).clone()
+    shake(made.modules["view"])
+    if snapshot_encoder:
+        shake(made.modules["encoder"])
+    made.scoring()
+    assert made.training(snapshot) is memory
+    made.forget()  # as after a resume: rebuilt from the snapshot, bit for bit
+    rebuilt = made.training(snapshot)
+    assert torch.equal(rebuilt.states, memory.states)
+    assert torch.equal(rebuilt.neighbours_of_rows(3), table)
+    snapshot.copy_(made.snapshot())
+    assert made.training(snapshot) is not rebuilt
+
+
+def test_training_and_scoring_share_a_memory_of_equal_weights():
+    made = keeper()
+    assert made.training(made.snapshot()) is made.scoring()
+
+
+def test_a_frozen_encoder_that_is_loaded_anew_is_noticed_in_training():
+    made = keeper()
+    snapshot = made.snapshot()
+    before = made.training(snapshot).states
+    encoder = made.modules["encoder"]
+    encoder.load_state_dict({"embedding.weight": torch.randn(N, D)})
+    assert not torch.equal(made.training(snapshot).states, before)
+
+
+def test_copies_share_the_rows_and_leave_the_memory_behind():
+    made = keeper()
+    made.scoring()
+    twin = copy.deepcopy(made)
+    assert twin._scoring is None and twin.rows is made.rows
+    assert twin.modules["encoder"] is not made.modules["encoder"]
+    assert torch.equal(twin.scoring().states, made.scoring().states)
+
+
+def test_neighbours_of_rows_are_the_search_of_each_row():
+    memory: Memory = keeper().scoring()
+    table = memory.neighbours_of_rows(4)
+    for place in range(R):
+        row, user = memory.rows.order[place : place + 1], memory.rows.users[place : place + 1]
+        found = memory.search(memory.states[place : place + 1], 4, user, row)[1]
+        assert table[place].tolist() == found[0].tolist()
+
+
+def test_label_log_prob_is_the_softmax_of_the_states():
+    memory = keeper().scoring()
+    weight = torch.randn(N, D)
+    wanted = (memory.states @ weight[1:].T).log_softmax(1)[torch.arange(R), memory.targets - 1]
+    assert torch.allclose(memory.label_log_prob(weight), wanted, atol=1e-5)
+
+
+def test_report_and_recall():
+    made = keeper(index_kind="ivf")
+    assert made.measure_recall(3) == 1.0  # six rows are one list
+    assert (
+        made.report["rows"] == R and made.report["index"] == "ivf" and made.report["recall"] == 1.0
+    )
+    assert keeper(index_kind="brute_force").measure_recall(3) == 1.0

@@ -1,0 +1,431 @@
+"""Settings: who wins, how values are read, what is refused, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recbole.utils
+import yaml
+from recbole.config import Config as RecBoleConfig
+from recbole.model.general_recommender.bpr import BPR
+
+from recbole_ext import run_folder
+from recbole_ext.config import Config, parse_overrides, parse_value, read_yaml
+from recbole_ext.registry import RECBOLE, builtin_models
+from recbole_ext.types import UserError
+
+
+def sasrec(*overrides: str, files: list[Path] | None = None, **settings: Any) -> Config:
+    return Config("SASRec", "ml-100k", files, settings, overrides)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+class ReadsItsOwnKey(BPR):
+    """An outside model whose source reads a key that no YAML file knows."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.blend = config["my_own_blend"]
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5),
+        ("-3", -3),
+        ("0.5", 0.5),
+        ("1e-3", 0.001),
+        ("1.5E+2", 150.0),
+        (".5", 0.5),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("2024-11-22", "2024-11-22"),
+        ("2024-11-22 10:00:00", "2024-11-22 10:00:00"),
+        ("[5,10]", [5, 10]),
+        ("['NDCG','Recall']", ["NDCG", "Recall"]),
+        ("{'split':{'RS':[0.8,0.1,0.1]}}", {"split": {"RS": [0.8, 0.1, 0.1]}}),
+        ("{rating: '[3,inf)'}", {"rating": "[3,inf)"}),
+        ("[5,inf)", "[5,inf)"),
+        ("(0,1)", "(0,1)"),
+        ("__import__('os')", "__import__('os')"),
+        ("!!python/object/apply:os.getcwd []", "!!python/object/apply:os.getcwd []"),
+        ("a=b", "a=b"),
+        ("'5'", "5"),
+        ("._", "._"),
+    ],
+)
+def test_a_value_is_read_as_yaml_and_never_run(text: str, value: Any) -> None:
+    parsed = parse_value(text)
+    assert parsed == value and type(parsed) is type(value)
+
+
+def test_an_override_is_split_at_its_first_equals_sign() -> None:
+    assert parse_overrides(["--tag=a=b", "--run_id=2024-11-22"]) == {
+        "tag": "a=b",
+        "run_id": "2024-11-22",
+    }
+    config = sasrec("--tag=a=b", "--run_id=2024-11-22", "--allow_keys=[tag, run_id]")
+    assert (config["tag"], config["run_id"]) == ("a=b", "2024-11-22")
+
+
+def test_a_key_may_come_twice_with_one_value_only() -> None:
+    assert parse_overrides(["--epochs=5", "--epochs=5"]) == {"epochs": 5}
+    with pytest.raises(UserError, match="--epochs is given twice, as 5 and as 6; keep one"):
+        parse_overrides(["--epochs=5", "--epochs=6"])
+
+
+@pytest.mark.parametrize("argument", ["epochs=5", "--epochs", "-e=5", "--=5", "SASRec"])
+def test_an_argument_of_another_form_is_refused(argument: str) -> None:
+    with pytest.raises(UserError, match=re.escape(argument)):
+        parse_overrides([argument])
+
+
+# ---- precedence
+
+
+def test_each_source_beats_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key per adjacent pair of layers: the value is the stronger layer's."""
+    from recbole_ext import paths
+    from recbole_ext.models.base import ExtRecommender
+
+    keys = ["p_family", "p_model", "p_dataset", "p_file", "p_file2", "p_dict", "p_line"]
+    names = ["base", "family/fam", "model/Mine", "dataset", "one.yaml", "two.yaml", "dict", "line"]
+    layers = {name: {} for name in names}
+    for low, high, key in zip(names[:-1], names[1:], keys, strict=True):
+        layers[low][key], layers[high][key] = f"from {low}", f"from {high}"
+    properties = tmp_path / "properties"
+    for folder in ("family", "model"):
+        (properties / folder).mkdir(parents=True)
+    (tmp_path / "dataset_configs").mkdir()
+    base = read_yaml(paths.data_folder("properties") / "base.yaml")
+    write(properties / "base.yaml", yaml.safe_dump({**base, **layers["base"]}))
+    family = {**layers["family/fam"], "train_neg_sample_args": None}
+    write(properties / "family" / "fam.yaml", yaml.safe_dump(family))
+    write(properties / "model" / "Mine.yaml", yaml.safe_dump(layers["model/Mine"]))
+    write(tmp_path / "dataset_configs" / "tiny.yaml", yaml.safe_dump(layers["dataset"]))
+    files = [write(tmp_path / name, yaml.safe_dump(layers[name])) for name in names[4:6]]
+    monkeypatch.setattr(paths, "data_folder", lambda name: tmp_path / name)
+    mine = type("Mine", (ExtRecommender, BPR), {"family": "fam"})
+    overrides = [f"--{key}={value}" for key, value in layers["line"].items()]
+    known = {"allow_keys": ["p_file2", "p_dict", "p_line"]}
+    config = Config(mine, "tiny", files, {**layers["dict"], **known}, overrides)
+    assert {key: config[key] for key in keys} == {
+        key: f"from {name}" for key, name in zip(keys, names[1:], strict=True)
+    }
+
+
+def test_a_built_in_models_yaml_beats_its_familys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In RecBole the family's file is read last and wins."""
+    from recbole_ext import config as module
+
+    real = module.read_yaml
+    fake = {
+        RECBOLE / "properties" / "model" / "SASRec.yaml": {"eval_args": {"mode": "uni50"}},
+        RECBOLE / "properties" / "quick_start_config" / "sequential.yaml": {"repeatable": True},
+    }
+    monkeypatch.setattr(module, "read_yaml", lambda path: {**real(path), **fake.get(path, {})})
+    config = sasrec()
+    assert config["eval_args"]["mode"] == {"valid": "uni50", "test": "uni50"}
+    assert config["eval_args"]["split"] == {"LS": "valid_and_test"}  # the family's, entry by entry
+
+
+def test_files_are_merged_in_order_and_name_model_and_dataset(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.yaml", "model: BPR\ndataset: ml-100k\nepochs: 1\nseed: 1\n")
+    two = write(tmp_path / "two.yaml", "epochs: 2\n")
+    config = Config(config_file_list=[one, two])
+    assert (config["model"], config["dataset"], config["epochs"], config["seed"]) == (
+        "BPR",
+        "ml-100k",
+        2,
+        1,
+    )
+
+
+def test_nested_keys_set_one_entry() -> None:
+    config = sasrec("--eval_args.mode=uni100", "--eval_args.group_by=none")
+    assert config["eval_args"]["mode"] == {"valid": "uni100", "test": "uni100"}
+    assert config["valid_neg_sample_args"] == {"distribution": "uniform", "sample_num": 100}
+    assert config["eval_args"]["group_by"] == "none"
+    assert config["eval_args"]["order"] == "TO"
+    bpr = Config("BPR", "ml-100k", overrides=["--train_neg_sample_args.sample_num=2"])
+    assert bpr["train_neg_sample_args"]["sample_num"] == 2
+    assert bpr["train_neg_sample_args"]["distribution"] == "uniform"
+
+
+def test_nested_keys_work_in_files_and_leave_the_defaults_as_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "eval_args.mode: {valid: uni10, test: full}\n")
+    assert sasrec(files=[path])["eval_args"]["mode"] == {"valid": "uni10", "test": "full"}
+    assert sasrec()["eval_args"]["mode"] == {"valid": "full", "test": "full"}
+
+
+def test_a_nested_key_of_what_has_no_entries_is_refused() -> None:
+    with pytest.raises(UserError, match="--epochs.max: 'epochs' is 300, which has no entries"):
+        sasrec("--epochs.max=3")
+
+
+def test_eval_args_are_merged_entry_by_entry_and_other_mappings_replaced() -> None:
+    config = sasrec(eval_args={"mode": "uni100"}, val_interval={"rating": "[3,inf)"})
+    assert config["eval_args"]["split"] == {"LS": "valid_and_test"}
+    assert config["eval_args"]["mode"] == {"valid": "uni100", "test": "uni100"}
+    assert sasrec(load_col={"inter": ["user_id"]})["load_col"] == {"inter": ["user_id"]}
+
+
+# ---- what is refused
+
+WRONG = {
+    "a misspelt key": (["--epoch=5"], "unknown setting 'epoch'; did you mean 'epochs'"),
+    "a key of another model": (["--n_iter_max_xyz=1"], "unknown setting 'n_iter_max_xyz'"),
+    "another model's key": (["--mlp_train=true"], "'mlp_train' is a setting of NeuMF, not of SAS"),
+    "a word for a number": (["--epochs=abc"], "epochs takes int, not 'abc'"),
+    "a boolean for a number": (["--epochs=true"], "epochs takes int, not True"),
+    "a fraction for an integer": (["--train_batch_size=1e3"], "train_batch_size takes int"),
+    "a number for a boolean": (["--use_gpu=2"], "use_gpu takes bool, not 2"),
+    "a list for a string": (["--valid_metric=[MRR@10]"], "valid_metric takes str"),
+    "a batch of none": (["--train_batch_size=0"], "train_batch_size must be greater than 0"),
+    "a negative rate": (["--learning_rate=-0.1"], "learning_rate must be greater than 0, not -0.1"),
+    "negative epochs": (["--epochs=-1"], "epochs must be 0 or more, not -1"),
+    "an unknown metric": (["--metrics=[NDGC]"], "no metric 'NDGC'; did you mean 'ndcg'"),
+    "no metrics": (["--metrics=None"], "metrics takes a name or a list of names, not None"),
+    "two kinds of metrics": (["--metrics=[NDCG,AUC]"], "mix ranking and value metrics"),
+    "topk of zero": (["--topk=[0,5]"], r"topk takes a positive integer .* not \[0, 5\]"),
+    "topk of words": (["--topk=five"], "topk takes .* not 'five'"),
+    "a metric not computed": (["--valid_metric=AUC"], "'AUC' is not computed; .*: Recall@10"),
+    "a k not computed": (["--valid_metric=MRR@20"], "'MRR@20' is not computed"),
+    "a metric without its k": (["--valid_metric=MRR"], "'MRR' is not computed; .*MRR@10"),
+    "a k that is none": (["--valid_metric=MRR@ten"], "'MRR@ten' is not computed"),
+    "an unknown optimizer": (["--learner=adamm"], "learner takes one of adam, .* not 'adamm'"),
+    "an unknown order": (["--eval_args.order=TIME"], "eval_args.order takes one of RO, TO, not"),
+    "an unknown group": (["--eval_args.group_by=item"], "eval_args.group_by takes one of user"),
+    "an unknown split": (["--eval_args.split={XS: [1]}"], "eval_args.split takes .* not {'XS'"),
+    "a split of one word": (["--eval_args.split=RS"], "eval_args.split takes .* not 'RS'"),
+    "an unknown mode": (
+        ["--eval_args.mode=uniform"],
+        "eval_args.mode takes full, .* not 'uniform'",
+    ),
+    "a misspelt entry": (["--eval_args.mod=full"], "eval_args has no entry 'mod'; did you mean"),
+    "a misspelt clip": (["--clip_grad_norm={max: 5}"], "clip_grad_norm has no entry 'max'"),
+    "negatives for CE": (
+        ["--train_neg_sample_args={distribution: uniform}"],
+        "train_neg_sample_args.*should be None when the loss_type is CE",
+    ),
+    "one nested negative for CE": (
+        ["--train_neg_sample_args.sample_num=2"],
+        "train_neg_sample_args.*should be None when the loss_type is CE",
+    ),
+    "an unknown distribution": (
+        ["--loss_type=BPR", "--train_neg_sample_args.distribution=pop"],
+        "train_neg_sample_args.distribution takes one of uniform, popularity, not 'pop'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_settings_are_one_sentence_that_names_the_key(case: str) -> None:
+    overrides, sentence = WRONG[case]
+    with pytest.raises(UserError, match=sentence) as caught:
+        sasrec(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_good_settings_near_the_bad_ones_are_taken() -> None:
+    config = sasrec(
+        "--epochs=0",
+        "--topk=5",
+        "--metrics=NDCG",
+        "--valid_metric=ndcg@5",
+        "--learner=AdamW",
+        "--learning_rate=1",
+        "--clip_grad_norm={max_norm: 5}",
+        "--eval_args.split={RS: [8, 1, 1]}",
+        "--gpu_id=0",
+    )
+    assert (config["epochs"], config["topk"], config["metrics"]) == (0, [5], ["NDCG"])
+    assert config["gpu_id"] == "0"
+    assert Config("DeepFM", "ml-100k")["valid_metric"] == "AUC"  # a metric that takes no k
+
+
+def test_neither_model_nor_dataset_goes_without_saying() -> None:
+    with pytest.raises(UserError, match="no model is named; give --model=SASRec"):
+        Config(None, "ml-100k")
+    with pytest.raises(UserError, match="no dataset is named; give --dataset=ml-100k"):
+        Config("SASRec")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs: [1, 2\nseed: 3\n", r"bad\.yaml, line \d: not valid YAML"),
+        ("- epochs\n- 5\n", r"bad\.yaml: a settings file is a mapping .* not list"),
+        ("5: 6\n", r"bad\.yaml: a settings file is a mapping"),
+        ("epochs: !!python/object/apply:os.getcwd []\n", r"bad\.yaml, line 1: not valid YAML"),
+        ("epochs: ._\n", r"bad\.yaml: not valid YAML"),
+    ],
+)
+def test_a_bad_yaml_file_is_named_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read_yaml(write(tmp_path / "bad.yaml", text))
+
+
+def test_a_settings_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none.yaml: No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"tag: \xe9t\xe9\n")
+    with pytest.raises(UserError, match="latin.yaml: not UTF-8 text"):
+        read_yaml(tmp_path / "latin.yaml")
+    assert read_yaml(write(tmp_path / "empty.yaml", "# nothing\n")) == {}
+
+
+def test_a_key_that_the_models_source_reads_is_known() -> None:
+    config = Config(ReadsItsOwnKey, "ml-100k", config_dict={"my_own_blend": 0.3})
+    assert config["my_own_blend"] == 0.3
+    with pytest.raises(UserError, match="unknown setting 'my_own_blend'"):
+        Config("BPR", "ml-100k", config_dict={"my_own_blend": 0.3})
+
+
+def test_a_key_named_under_allow_keys_is_known() -> None:
+    assert sasrec(blend=1, allow_keys=["blend"])["blend"] == 1
+    with pytest.raises(UserError, match="unknown setting 'blend'"):
+        sasrec(blend=1, allow_keys=["blender"])
+
+
+# ---- defaults
+
+
+def test_a_sequential_cross_entropy_model_samples_no_negatives() -> None:
+    assert sasrec()["train_neg_sample_args"]["distribution"] == "none"
+    bpr_loss = sasrec("--loss_type=BPR")
+    assert bpr_loss["train_neg_sample_args"]["distribution"] == "uniform"
+    assert Config("BPR", "ml-100k")["train_neg_sample_args"]["distribution"] == "uniform"
+
+
+def test_negatives_written_as_none_in_a_file_are_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "train_neg_sample_args: None\n")
+    assert sasrec(files=[path])["train_neg_sample_args"]["distribution"] == "none"
+
+
+def test_history_masking_is_said_for_every_family() -> None:
+    assert sasrec()["mask_history"] is False
+    assert Config("BPR", "ml-100k")["mask_history"] is True
+    assert sasrec("--mask_history=true")["mask_history"] is True
+
+
+def test_ml_100k_is_the_bundled_copy_unless_a_place_is_named(tmp_path: Path) -> None:
+    bundled = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
+    assert Path(sasrec()["data_path"]).samefile(bundled)
+    assert Path(sasrec(data_path=str(tmp_path))["data_path"]) == tmp_path / "ml-100k"
+
+
+def test_the_boosted_trees_have_recboles_yaml_for_them() -> None:
+    """RecBole's files are in lower case, its class names are not."""
+    from recbole_ext.config import _layers
+
+    for name in ("XGBoost", "LightGBM"):
+        model_class = type(name, (), {"type": recbole.utils.ModelType.DECISIONTREE})
+        path = RECBOLE / "properties" / "model" / f"{name.lower()}.yaml"
+        assert path.is_file() and path in _layers(name, model_class, "ml-100k")
+
+
+# ---- nothing else is touched
+
+
+def test_the_environment_and_recboles_globals_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(sys, "argv", ["prog", "--model=BPR", "--epochs=77"])
+    lists = ("general", "training", "evaluation", "dataset")
+    before = {name: list(getattr(recbole.utils, f"{name}_arguments")) for name in lists}
+    resolvers = {k: list(v) for k, v in yaml.FullLoader.yaml_implicit_resolvers.items()}
+    safe = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    given = {"eval_args": {"mode": "uni100"}, "topk": [5], "valid_metric": "MRR@5"}
+    config = Config("SASRec", "ml-100k", config_dict=given)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert (config["model"], config["epochs"]) == ("SASRec", 300)  # sys.argv is not read
+    assert {name: getattr(recbole.utils, f"{name}_arguments") for name in lists} == before
+    assert yaml.FullLoader.yaml_implicit_resolvers == resolvers
+    assert yaml.SafeLoader.yaml_implicit_resolvers == safe
+    assert given == {"eval_args": {"mode": "uni100"}, "topk": [5], "valid_metric": "MRR@5"}
+
+
+# ---- the resolved settings
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [
+        ("SASRec", ["--loss_type=BPR", "--eval_args.mode=uni100", "--show_progress=auto"]),
+        ("BPR", ["--topk=[5,10]", "--mask_history=false", "--user_inter_num_interval=[5,inf)"]),
+        ("DeepFM", ["--run_id=2024-11-22", "--allow_keys=[run_id]"]),
+        ("KGCN", []),
+        ("DuoRec", ["--callbacks=[{EarlyStop: {metric: ndcg@10}}]", "--weight_decay=1e-8"]),
+    ],
+)
+def test_config_yaml_alone_gives_the_same_run(
+    model: str, overrides: list[str], tmp_path: Path
+) -> None:
+    first = Config(model, "ml-100k", overrides=overrides)
+    run_folder.write_config(tmp_path, first.resolved)
+    again = Config(config_file_list=[tmp_path / "config.yaml"])
+    assert again.resolved == first.resolved
+    assert again.final_config_dict == first.final_config_dict
+    assert again.model_class is first.model_class
+
+
+def test_an_outside_model_is_found_again_from_config_yaml(tmp_path: Path) -> None:
+    first = Config(ReadsItsOwnKey, "ml-100k", config_dict={"data_path": tmp_path})
+    run_folder.write_config(tmp_path, first.resolved)
+    again = Config(config_file_list=[tmp_path / "config.yaml"])
+    assert again.model_class.__qualname__ == "ReadsItsOwnKey"
+    assert again["data_path"] == str(tmp_path / "ml-100k")
+
+
+# ---- RecBole's own values
+
+DIFFERENT = {
+    "show_progress": "only in a terminal",
+    "device": "use_gpu counts, and the environment stays as it is",
+}
+"""Keys whose value is ours by intention, and why."""
+
+NO_NEGATIVES = {"SINE", "RepeatNet"}
+"""RecBole samples negatives for these, and their cross-entropy then takes them for targets."""
+
+
+@pytest.mark.parametrize("initial", sorted({name[0] for name in builtin_models()}))
+def test_every_built_in_model_has_recboles_settings(
+    initial: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prog"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    extras = {"XGBoost", "LightGBM"}
+    for name in [name for name in builtin_models() if name[0] == initial]:
+        try:
+            ours = Config(name, "ml-100k")
+        except UserError as error:
+            assert name in extras and "not installed" in str(error), name
+            continue
+        negatives = ours.model_class.type == recbole.utils.ModelType.SEQUENTIAL and (
+            ours["loss_type"] == "CE"
+        )
+        given = {"train_neg_sample_args": None} if negatives else {}
+        theirs = RecBoleConfig(ours.model_class, "ml-100k", config_dict=given).final_config_dict
+        expected = {key: value for key, value in theirs.items() if key not in DIFFERENT}
+        assert {key: ours.final_config_dict.get(key) for key in expected} == expected, name
