@@ -40,5 +40,5 @@ class Explainable(Protocol):
     """A model that can say which neighbours stand behind a list."""
 
     def explain(self, user: int | None = None, history: Sequence[int] | None = None) -> Any:
-        """Return the evidence behind the list of an internal user id, after a history of item ids."""
+        """Return the evidence behind the list of a user id, or after a history of item ids."""
         ...

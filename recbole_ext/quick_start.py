@@ -140,6 +140,7 @@ class Run:
             config["device"],
             self.folder,
         )
+        self.callbacks = CallbackList(build_callbacks(config["callbacks"]))  # a slip shows at once
         self.load_data()
         self.warm_start = self._find_warm_start()
         trainer = self.build()
@@ -166,13 +167,14 @@ class Run:
             self.train_data, self.valid_data, self.test_data = create_loaders(config, self.dataset)
 
     def build(self) -> Any:
-        """Build model, callbacks and trainer, and arm the resume where there is one."""
+        """Build model and trainer, and arm the resume where there is one."""
         config = self.config
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         with self.phases("model"):
             self.model = config.model_class(config, self.train_data._dataset).to(config["device"])
-            callbacks = CallbackList(build_callbacks(config["callbacks"]))
-            trainer = build_trainer(config, self.model, self.folder, callbacks, self.vocabulary)
+            trainer = build_trainer(
+                config, self.model, self.folder, self.callbacks, self.vocabulary
+            )
         self.logger.info("%s", self.model)
         if self.resuming and (self.folder / "last.pt").is_file():
             trainer.resume_from(self.folder / "last.pt")
@@ -190,9 +192,10 @@ class Run:
         return str(found)
 
     def _test(self, trainer: Any) -> dict[str, float]:
-        if (
-            isinstance(trainer, RunHooks) and self.config["single_spec"]
-        ):  # several processes have parts of the users
+        if self.config["memory_include_valid"]:
+            self.model.extend_memory(self.valid_data)
+        # of several processes each has a part of the users only
+        if isinstance(trainer, RunHooks) and self.config["single_spec"]:
             trainer.ranks = RankRecorder()
         test = trainer.evaluate(
             self.test_data, load_best_model=True, show_progress=self.config["show_progress"]

@@ -50,7 +50,7 @@ def result_table(result: dict[str, Any]) -> str:
 
 
 def explain_user(folder: Path, user: str, k: int = 10) -> str:
-    """Return a user's last items and the neighbours behind their list, with titles where there are any.
+    """Return a user's last items and the neighbours behind their list, with titles if any.
 
     Args:
         folder: Run folder.

@@ -24,6 +24,7 @@ try:
 except ImportError:  # Windows has no file locks of this kind
     fcntl = None  # type: ignore[assignment]
 
+from recbole_ext.atomic import replacing
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
 
@@ -81,13 +82,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: The disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def write_config(folder: Path, resolved: dict[str, Any]) -> None:

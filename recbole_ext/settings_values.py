@@ -21,7 +21,7 @@ _ENTRIES = {
     "clip_grad_norm": ("max_norm", "norm_type", "error_if_nonfinite", "foreach"),
 }
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
-_NUMBER = r"-?(?:\d+\.?\d*|\.\d+|inf)"
+_NUMBER = r"-?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf)"
 _LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
 _INTERVAL = re.compile(rf"\s*[\[(]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*[\])]\s*")
 _MODE = re.compile(r"full|labeled|(uni|pop)[1-9]\d*")
@@ -91,8 +91,8 @@ def _check_eval_args(eval_args: Mapping[str, Any]) -> None:
     _one_of("eval_args.group_by", eval_args.get("group_by"), ("user", "none", None))
     split = eval_args.get("split", {"RS": [1]})
     kind, part = next(iter(split.items())) if isinstance(split, dict) and split else (None, None)
-    ratios = isinstance(part, list) and all(isinstance(r, (int, float)) for r in part)
-    ratios = ratios and len(part) == 3
+    three = isinstance(part, list) and len(part) == 3
+    ratios = three and all(isinstance(ratio, (int, float)) for ratio in part or ())
     good = (kind in ("RS", "TS") and ratios) or (kind == "LS" and part in _LEAVE_ONE_OUT)
     if not good or len(split) != 1:
         raise UserError(
@@ -114,7 +114,9 @@ def _check_intervals(settings: Mapping[str, Any]) -> None:
     given = {f"val_interval.{field}": value for field, value in of_values.items()}
     given.update((key, value) for key, value in settings.items() if key.endswith("_num_interval"))
     for key, value in given.items():
-        if value is not None and not all(_INTERVAL.fullmatch(p) for p in str(value).split(";")):
+        if value is None or isinstance(value, list):  # a list of tokens to keep
+            continue
+        if not all(_INTERVAL.fullmatch(part) for part in str(value).split(";")):
             raise UserError(f"{key} takes an interval, as in '[5,inf)' or '(0,1]', not {value!r}")
 
 

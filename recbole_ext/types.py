@@ -58,6 +58,7 @@ class TrainState:
         train_data: The training data loader.
         valid_data: The validation data loader, or ``None``.
         folder: The run folder, or ``None`` when nothing is kept.
+        payload: Returns what a checkpoint of the model holds; the trainer's says whose it is, too.
         log: ``log(name, value, step)`` writes a scalar to TensorBoard (and W&B when it is on).
     """
 
@@ -76,3 +77,4 @@ class TrainState:
     valid_data: Any = None
     folder: Path | None = None
     log: Callable[[str, float, int], None] = lambda name, value, step: None
+    payload: Callable[[], dict[str, Any]] | None = None

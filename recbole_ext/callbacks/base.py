@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from recbole_ext.types import TrainState
+from recbole_ext.types import TrainState, UserError
 
 HOOKS = (
     "on_fit_start",
@@ -99,8 +99,17 @@ class CallbackList:
         return {f"{i}.{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
 
     def load_state_dict(self, states: dict[str, dict[str, Any]]) -> None:
-        """Give every callback its state back."""
+        """Give every callback its state back.
+
+        Raises:
+            UserError: The states are those of other callbacks.
+        """
+        if states.keys() != self.state_dict().keys():
+            theirs = ", ".join(name.partition(".")[2] for name in states) or "none"
+            ours = ", ".join(type(callback).__name__ for callback in self.callbacks) or "none"
+            raise UserError(
+                f"the checkpoint was made with the callbacks {theirs} and the run has {ours}; "
+                "a run is resumed with the callbacks it was started with"
+            )
         for i, callback in enumerate(self.callbacks):
-            state = states.get(f"{i}.{type(callback).__name__}")
-            if state is not None:
-                callback.load_state_dict(state)
+            callback.load_state_dict(states[f"{i}.{type(callback).__name__}"])

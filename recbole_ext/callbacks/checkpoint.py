@@ -30,7 +30,7 @@ class Checkpoint(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Refuse a run that keeps nothing."""
-        if state.folder is None:
+        if state.folder is None or state.payload is None:
             raise UserError("Checkpoint needs a run folder, and this run keeps nothing")
         self._written = []
 
@@ -41,15 +41,9 @@ class Checkpoint(Callback):
         # Here, not above: the trainer package stands on the same layer.
         from recbole_ext.trainer.checkpoint import write_checkpoint
 
-        assert state.folder is not None
+        assert state.folder is not None and state.payload is not None
         name = f"epoch-{state.epoch}.pt"
-        payload = {
-            "model": type(state.model).__name__,
-            "epoch": state.epoch,
-            "step": state.step,
-            "state_dict": state.model.state_dict(),
-        }
-        write_checkpoint(state.folder / name, payload)
+        write_checkpoint(state.folder / name, state.payload())
         self._written.append(name)
         while self._keep is not None and len(self._written) > self._keep:
             (state.folder / self._written.pop(0)).unlink(missing_ok=True)

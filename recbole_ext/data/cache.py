@@ -9,8 +9,8 @@ so changes results.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import os
 import pickle
 from collections.abc import Callable
 from logging import getLogger
@@ -22,9 +22,24 @@ import pandas as pd
 import recbole
 from recbole.utils import dataset_arguments
 
+from recbole_ext.atomic import replacing
+from recbole_ext.config import read_yaml
+from recbole_ext.registry import RECBOLE
+from recbole_ext.types import UserError
+
+_MARK = "recbole_ext dataset cache"
+
+
+_OTHER_KEYS = ("encoding", "repeatable", "convert_token_to_onehot", "token_num_threshold")
+"""Settings that RecBole's datasets read though they stand in no list and no dataset's YAML."""
+
 
 def cached(config: Any, class_name: str, load: Callable[[], Any]) -> Any:
-    """Return ``load()``, or its earlier result when the cache is on and still valid."""
+    """Return ``load()``, or its earlier result when the cache is on and still valid.
+
+    Raises:
+        UserError: The cache's file is damaged or something else, or cannot be written.
+    """
     if not (config["save_dataset"] or config["save_dataloaders"]):
         return load()
     key = cache_key(config, class_name)
@@ -34,20 +49,38 @@ def cached(config: Any, class_name: str, load: Callable[[], Any]) -> Any:
         / f"{config['dataset']}-{class_name}-{key[:12]}.pkl"
     )
     if path.is_file():
-        with open(path, "rb") as stream:
-            stored_key, dataset = pickle.load(stream)  # noqa: S301 - our own file, named by the user
+        stored_key, dataset = _read(path)
         if stored_key == key:
             getLogger().info("dataset taken from the cache %s", path)
-            dataset.config = config
+            dataset.config, dataset.logger = config, getLogger()
             return dataset
     dataset = load()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as stream:
-        pickle.dump((key, dataset), stream)
-    os.replace(temporary, path)
+    _write(path, key, dataset)
     getLogger().info("dataset kept in the cache %s", path)
     return dataset
+
+
+def _read(path: Path) -> tuple[str, Any]:
+    try:
+        with open(path, "rb") as stream:
+            mark, key, dataset = pickle.load(stream)  # noqa: S301 - ours, named by the user
+        if mark != _MARK:
+            raise ValueError(mark)
+    except Exception as error:  # unpickling what is damaged or foreign raises whatever it likes
+        raise UserError(
+            f"{path} is no dataset cache of this package, or is damaged; delete it, or set "
+            "dataset_save_path to another file"
+        ) from error
+    return key, dataset
+
+
+def _write(path: Path, key: str, dataset: Any) -> None:
+    bare = copy.copy(dataset)
+    bare.config = bare.logger = None  # the settings of one run, which another brings itself
+    with replacing(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            pickle.dump((_MARK, key, bare), stream)
 
 
 def cache_key(config: Any, class_name: str) -> str:
@@ -58,10 +91,9 @@ def cache_key(config: Any, class_name: str) -> str:
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    settings = {
-        name: config[name]
-        for name in [*dataset_arguments, "repeatable", "numerical_features", "discretization"]
-    }
+    fields = read_yaml(RECBOLE / "properties" / "dataset" / "sample.yaml")
+    names = {*dataset_arguments, *fields, *_OTHER_KEYS}
+    settings = {name: config[name] for name in names}
     versions = (recbole.__version__, np.__version__, pd.__version__)
     digest.update(
         repr((class_name, sorted(settings.items(), key=lambda kv: kv[0]), versions)).encode()

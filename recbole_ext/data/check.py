@@ -56,7 +56,11 @@ def _needed(config: Any) -> dict[str, str]:
     """Return the settings that name columns without which nothing goes, and the columns' types."""
     needed = {"USER_ID_FIELD": "token", "ITEM_ID_FIELD": "token"}
     by_time = (config["eval_args"] or {}).get("order") == "TO"
-    return {**needed, "TIME_FIELD": "float"} if by_time and not config["benchmark_filename"] else needed
+    return (
+        {**needed, "TIME_FIELD": "float"}
+        if by_time and not config["benchmark_filename"]
+        else needed
+    )
 
 
 def _check_column(path: Path, columns: dict[str, str], key: str, kind: str, config: Any) -> None:
@@ -120,7 +124,9 @@ def _two_lines(path: Path, encoding: str) -> tuple[str, str]:
         with open(path, encoding=encoding) as stream:
             head, first = stream.readline().rstrip("\r\n"), stream.readline()
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not {encoding} text; save it as UTF-8, or set encoding") from None
+        raise UserError(
+            f"{path} is not {encoding} text; save it as UTF-8, or set encoding"
+        ) from None
     except LookupError:
         raise UserError(f"encoding: there is no encoding '{encoding}'; leave it out") from None
     except OSError as error:

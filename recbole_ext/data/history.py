@@ -9,6 +9,8 @@ import torch
 from recbole.sampler import RepeatableSampler
 from torch import Tensor
 
+from recbole_ext.types import UserError
+
 
 class History:
     """Items by user, as offsets into one array.
@@ -72,4 +74,10 @@ class HistorySampler(RepeatableSampler):
         self.used_ids = np.array(
             [{item, *self.history.of(user)} for user, item in zip(user_ids, item_ids, strict=True)]
         )
+        possible = len(self.prob) if self.distribution == "popularity" else self.item_num - 1
+        if any(len(used) >= possible for used in self.used_ids):
+            raise UserError(
+                "eval_args.mode samples items that a user has not had, and some user has had all; "
+                "set eval_args.mode=full, mask_history=false, or filter by user_inter_num_interval"
+            )
         return self.sample_by_key_ids(np.arange(len(user_ids)), num)

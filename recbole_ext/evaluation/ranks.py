@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from recbole_ext.atomic import replacing
 from recbole_ext.types import UserError
 
 _MAX_CELLS = 1 << 25
@@ -18,6 +19,9 @@ _MAX_CELLS = 1 << 25
 
 def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
     """Return the rank of each (row, item): one more than the number of items that score higher.
+
+    Items that score the same share the middle of their places (rounded down to the better one), so
+    that a model which gives every item one score ranks nothing first.
 
     Args:
         scores: Scores, [B, N].
@@ -34,11 +38,15 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
             "the model's scores are not numbers (NaN): training has diverged; lower learning_rate"
         )
     block = max(1, _MAX_CELLS // scores.shape[1])
-    higher = [
-        (scores[r] > s[:, None]).sum(1)
-        for r, s in zip(rows.split(block), own.split(block), strict=True)
-    ]  # [P]
-    return torch.cat(higher) + 1
+    parts = zip(rows.split(block), own.split(block), strict=True)
+    return torch.cat([_ranks(scores[r], s[:, None]) for r, s in parts])  # [P]
+
+
+def _ranks(scores: Tensor, own: Tensor) -> Tensor:
+    """Return the ranks of own [P, 1] in scores [P, N]."""
+    higher = (scores > own).sum(1)  # [P]
+    ties = (scores == own).sum(1) - 1  # [P], the positive itself left out
+    return 1 + higher + ties // 2
 
 
 class RankRecorder:
@@ -49,8 +57,10 @@ class RankRecorder:
 
     def add(self, scores: Tensor, users: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
         """Record a batch: scores [B, N], its users [B], row and item of each positive [P]."""
-        ranks = ranks_of(scores, positive_u, positive_i)  # [P]
-        self._parts.append((users.cpu()[positive_u.cpu()], positive_i.cpu(), ranks.cpu()))
+        # a pair that the test has twice is one positive, as in RecBole's metrics
+        rows, items = torch.stack([positive_u.cpu(), positive_i.cpu()]).unique(dim=1)  # [P] each
+        ranks = ranks_of(scores, rows, items)  # [P]
+        self._parts.append((users.cpu()[rows], items, ranks.cpu()))
 
     def write(self, path: Path, dataset: Any) -> None:
         """Write ``user_id``, ``item_id`` (external tokens) and ``rank`` as parquet, atomically."""
@@ -68,9 +78,8 @@ class RankRecorder:
                 "rank": ranks.astype(np.int32),
             }
         )
-        temporary = path.with_name(f".{path.name}.tmp")
-        table.to_parquet(temporary, index=False)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            table.to_parquet(temporary, index=False)
 
     def __len__(self) -> int:
         return sum(len(ranks) for *_, ranks in self._parts)

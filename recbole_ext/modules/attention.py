@@ -36,7 +36,8 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if hidden_size % n_heads:
             raise UserError(
-                f"hidden_size: {hidden_size} is not a multiple of n_heads {n_heads}; change one of them"
+                f"hidden_size: {hidden_size} is not a multiple of n_heads {n_heads}; "
+                "change one of them"
             )
         self.n_heads = n_heads
         self.attn_dropout_prob = attn_dropout_prob

@@ -98,7 +98,7 @@ class MemoryRows:
             start = stop
             if row_id is not None:
                 row_id = row_id.to(self.place.device)
-                start = torch.where(row_id < 0, stop, self.place[row_id.clamp_min(0)] + 1)
+                start = torch.where(row_id < 0, stop, self.place[row_id.clamp_min(0)])
         return torch.stack([start, stop], dim=1)  # [B, 2]
 
     @torch.no_grad()
@@ -130,6 +130,7 @@ class Memory:
         index: Search structure over ``view(states)``; ``None`` draws neighbours at random.
         policy: What a query must not find.
         seed: Of the random neighbours.
+        of_states: What was computed from the states alone; memories of equal states share it.
     """
 
     rows: MemoryRows
@@ -138,6 +139,7 @@ class Memory:
     index: Index | None
     policy: str = "user"
     seed: int = 0
+    of_states: dict[str, Tensor] = field(default_factory=dict)
     _cache: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -184,15 +186,15 @@ class Memory:
         Args:
             item_weight: Item embeddings [N, D] that belong to the states; item 0 is padding.
         """
-        if "log_prob" not in self._cache:
+        if "log_prob" not in self.of_states:
             parts = [
                 -F.cross_entropy(states @ item_weight[1:].T, targets - 1, reduction="none")
                 for states, targets in zip(
                     self.states.split(ENCODE_ROWS), self.targets.split(ENCODE_ROWS), strict=True
                 )
             ]
-            self._cache["log_prob"] = torch.cat(parts)
-        return self._cache["log_prob"]
+            self.of_states["log_prob"] = torch.cat(parts)
+        return self.of_states["log_prob"]
 
     def similarity_percentile(self, percentile: float, k: int, sample: int = 4096) -> float:
         """Return a percentile of the similarity of training pairs, over evenly spaced rows."""

@@ -129,36 +129,41 @@ class MemoryKeeper:
         for entry in there:
             if all(_same(entry[0][part], weights[part]) for part in weights):
                 return entry
-        states = next((m.states for w, m in there if _same(w["encoder"], weights["encoder"])), None)
+        alike = next((m for w, m in there if _same(w["encoder"], weights["encoder"])), None)
         weights = {part: {n: v.clone() for n, v in held.items()} for part, held in weights.items()}
-        return weights, self._build(weights, states)
+        return weights, self._build(weights, alike)
 
     @torch.no_grad()
-    def _build(self, weights: Weights, states: Tensor | None) -> Memory:
-        encoder = self.modules["encoder"]
-        device = next(encoder.parameters()).device
+    def _build(self, weights: Weights, alike: Memory | None) -> Memory:
+        """Build a memory; the states of one that is ``alike`` but for the view are taken over."""
+        states = self._encode(weights["encoder"]) if alike is None else alike.states  # [R, D]
         began = time.perf_counter()
-        if states is None or len(states) != len(self.rows):
-            was_training = encoder.training
-            encoder.eval()  # states are without dropout, whatever training does
-            try:
-                states = self.rows.encode(_bound(encoder, weights["encoder"]), device)  # [R, D]
-            finally:
-                encoder.train(was_training)
-        encoded = time.perf_counter()
         view = _bound(self.modules["view"], weights["view"])
         index = None
         if self.index_kind is not None:
             index = build_index(_by_parts(view, states), self.index_kind, self.n_probe)
         memory = Memory(self.rows, states, view, index, self.policy, self.seed)
+        if alike is not None:
+            memory.of_states = alike.of_states
         self.report.update(
             rows=len(self.rows),
             index="random" if index is None else getattr(index, "kind", "brute_force"),
-            encode_seconds=encoded - began,
-            index_seconds=time.perf_counter() - encoded,
+            index_seconds=time.perf_counter() - began,
             states_mib=states.nbytes / 2**20,
         )
         return memory
+
+    def _encode(self, weights: dict[str, Tensor]) -> Tensor:
+        encoder, began = self.modules["encoder"], time.perf_counter()
+        was_training = encoder.training
+        encoder.eval()  # states are without dropout, whatever training does
+        try:
+            device = next(encoder.parameters()).device
+            states = self.rows.encode(_bound(encoder, weights), device)  # [R, D]
+        finally:
+            encoder.train(was_training)
+        self.report["encode_seconds"] = time.perf_counter() - began
+        return states
 
     def measure_recall(self, k: int) -> float:
         """Return the recall@K of the scoring index against exact search; the report has it too."""

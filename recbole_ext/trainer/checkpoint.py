@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,38 +13,32 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch import nn
 
+from recbole_ext.atomic import replacing
 from recbole_ext.types import UserError
 
 FORMAT = "recbole_ext/1"
+_DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     """Write a checkpoint: the file is the old one or the whole new one, whatever happens.
 
     Args:
-        path: The file; a temporary sibling is written, synced to disk and renamed to it.
+        path: The file; a temporary sibling is written and renamed to it.
         payload: Tensors, numpy and scipy arrays, numbers, strings, and dicts, lists, tuples of
             them.
 
     Raises:
         UserError: The disk is full or the folder cannot be written; what was there is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            torch.save({"format": FORMAT, **pack(payload)}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"cannot write {path}: {reason}; free space or choose another --output_dir "
-            "(what was there before is untouched)"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)  # after Ctrl-C too
+    content = {"format": FORMAT, **pack(payload)}
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # a full disk, as torch reports it
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -55,17 +49,13 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     try:
         with open(path, "rb") as stream:
+            if zipfile.ZipFile(stream).testzip():  # torch does not compare the checksums
+                raise zipfile.BadZipFile
+            stream.seek(0)
             payload = torch.load(stream, map_location=device, weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ):
+    except (RuntimeError, EOFError, ValueError, LookupError, *_DAMAGED):
         raise UserError(
             f"{path} is damaged, cut short, or no checkpoint of this package; "
             "use another one (best.pt and last.pt stand in every run folder)"
@@ -90,6 +80,11 @@ def check_identity(
         raise UserError(
             f"{path} is a checkpoint of {payload['model']}, not of {model}; "
             f"give --model={payload['model']}"
+        )
+    if "vocabulary" not in payload:
+        raise UserError(
+            f"{path} does not say on which users and items it was trained; "
+            "a run folder's best.pt or last.pt is meant here"
         )
     for kind, value in vocabulary.items():
         if payload["vocabulary"].get(kind) != value:
@@ -117,8 +112,18 @@ def load_weights(model: Any, payload: Mapping[str, Any], path: Path) -> None:
 
 def pack(value: Any) -> Any:
     """Turn arrays into tensors and numpy scalars into numbers: only data is pickled."""
+    if sp.issparse(value):  # before mappings: a dok_matrix is one
+        csr = value.tocsr()
+        return {
+            "__sparse__": value.format,
+            "is_array": isinstance(value, sp.sparray),
+            "data": torch.from_numpy(csr.data),
+            "indices": torch.from_numpy(csr.indices),
+            "indptr": torch.from_numpy(csr.indptr),
+            "shape": list(csr.shape),
+        }
     if isinstance(value, Mapping):
-        return {key: pack(entry) for key, entry in value.items()}
+        return {pack(key): pack(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return (
             type(value)(map(pack, value))
@@ -126,18 +131,9 @@ def pack(value: Any) -> Any:
             else [pack(entry) for entry in value]
         )
     if isinstance(value, np.ndarray):
-        return {"__numpy__": torch.from_numpy(np.ascontiguousarray(value))}
+        return {"__numpy__": torch.from_numpy(value.copy(order="C"))}
     if isinstance(value, np.generic):
         return value.item()
-    if sp.issparse(value):
-        csr = value.tocsr()
-        return {
-            "__sparse__": value.format,
-            "data": torch.from_numpy(csr.data),
-            "indices": torch.from_numpy(csr.indices),
-            "indptr": torch.from_numpy(csr.indptr),
-            "shape": list(csr.shape),
-        }
     return value
 
 
@@ -152,11 +148,21 @@ def unpack(value: Any) -> Any:
                 value["indices"].cpu().numpy(),
                 value["indptr"].cpu().numpy(),
             )
-            return sp.csr_matrix(parts, shape=tuple(value["shape"])).asformat(value["__sparse__"])
+            build = sp.csr_array if value["is_array"] else sp.csr_matrix
+            return build(parts, shape=tuple(value["shape"])).asformat(value["__sparse__"])
         return {key: unpack(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(map(unpack, value))
     return value
+
+
+def other_parameters(model: Any) -> dict[str, Any]:
+    """Return what RecBole's models keep beside their weights, without their own parts.
+
+    Some name a sub-module (``feature_embed_layer``), whose weights are the model's already.
+    """
+    other = model.other_parameter()
+    return {name: value for name, value in other.items() if not isinstance(value, nn.Module)}
 
 
 def rng_state() -> dict[str, Any]:

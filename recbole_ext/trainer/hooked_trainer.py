@@ -152,9 +152,8 @@ class RunHooks(_Host):
         self.run_log = RunLog(folder)
         self.ranks: RankRecorder | None = None
         self._resume_from: Path | None = None
-        self._loss_sums: dict[
-            str, tuple[Any, int]
-        ] = {}  # name -> sum over batches (a tensor: no sync), batches
+        # name -> sum over batches (a tensor, so that nothing waits for the device), batches
+        self._loss_sums: dict[str, tuple[Any, int]] = {}
         self._record: dict[str, Any] = {}
         self._in_pretrain = False
         self._n_rows = 0
@@ -165,7 +164,9 @@ class RunHooks(_Host):
             steps_per_epoch=0,
             folder=folder,
             log=self._log_scalar,
+            payload=lambda: self._payload(self.state.epoch),
         )
+        self._phase: str | None = None
 
     # ---- fit
 
@@ -180,9 +181,11 @@ class RunHooks(_Host):
     ) -> tuple[float, dict | None]:
         """Train as RecBole does, with the hooks; see RecBole's ``Trainer.fit``."""
         state = self.state
-        state.train_data, state.valid_data = train_data, valid_data
-        state.steps_per_epoch = len(getattr(train_data, "general_dataloader", train_data))
         self._validates = bool(valid_data) and self.eval_step > 0
+        state.train_data, state.valid_data = train_data, valid_data if self._validates else None
+        state.steps_per_epoch = len(getattr(train_data, "general_dataloader", train_data))
+        if "Progress" in self.callbacks.having("on_batch_end"):
+            show_progress = False  # one bar is enough
 
         def after_valid(epoch: int, score: float) -> None:
             if callback_fn:
@@ -193,6 +196,8 @@ class RunHooks(_Host):
             self.callbacks.run("on_fit_start", state)
             if self._resume_from:
                 self._restore(self._resume_from)
+            else:
+                self.run_log.rewind(-1)  # records of a run that was killed before its first last.pt
             if not self._is_finished():
                 super().fit(train_data, valid_data, verbose, saved, show_progress, after_valid)
         except StopTraining as stop:
@@ -224,10 +229,9 @@ class RunHooks(_Host):
     ) -> Any:
         state = self.state
         state.epoch, self._loss_sums = epoch_idx, {}
-        phase = state.phase
         self.callbacks.run("on_epoch_start", state)
-        if state.phase != phase:
-            self.cur_step = 0  # a new phase starts with its patience whole
+        if state.phase != self._phase:  # it may have changed within the last epoch, too
+            self.cur_step, self._phase = 0, state.phase  # a new phase has its patience whole
         began = time.perf_counter()
         total = super()._train_epoch(
             train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress
@@ -279,16 +283,17 @@ class RunHooks(_Host):
     def _close_epoch(self, epoch: int) -> None:
         """Make the epoch durable: its record, then ``last.pt``, which says that it is done."""
         state = self.state
-        if self.config["local_rank"] != 0:
-            return
-        self.run_log.write(self._record)
+        if self.config["local_rank"] == 0:
+            self.run_log.write(self._record)
+            checkpoint.write_checkpoint(self.folder / "last.pt", self._resumable(epoch))
+        if state.stop:
+            raise StopTraining(state.stop)
+
+    def _resumable(self, epoch: int) -> dict[str, Any]:
+        state = self.state
         payload = self._payload(epoch)
         payload.update(
-            optimizers={
-                name: value.state_dict()
-                for name, value in vars(self).items()
-                if _is_optimizer(value)
-            },
+            optimizers={name: value.state_dict() for name, value in self._optimizers().items()},
             callbacks=self.callbacks.state_dict(),
             rng=checkpoint.rng_state(),
             loaders={name: g.get_state() for name, g in self._generators().items()},
@@ -299,11 +304,21 @@ class RunHooks(_Host):
                 "stop": state.stop,
             },
             phase=state.phase,
+            patience_phase=self._phase,
             metrics=state.metrics,
         )
-        checkpoint.write_checkpoint(self.folder / "last.pt", payload)
-        if state.stop:
-            raise StopTraining(state.stop)
+        return payload
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return every optimizer once, by attribute.
+
+        RecVAE's trainer has three, and ``optimizer`` is another name of the one in use.
+        """
+        found: dict[int, str] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, torch.optim.Optimizer):
+                found[id(value)] = name  # ``optimizer`` comes first, its other name later
+        return {name: getattr(self, name) for name in found.values()}
 
     # ---- checkpoints
 
@@ -324,6 +339,7 @@ class RunHooks(_Host):
         self.start_epoch = payload["epoch"] + 1
         self.state.epoch, self.state.step = payload["epoch"], payload["step"]
         self.state.phase, self.state.metrics = payload["phase"], payload["metrics"]
+        self._phase = payload["patience_phase"]
         self.run_log.rewind(payload["epoch"])
         for name, generator in self._generators().items():
             generator.set_state(payload["loaders"][name].cpu())
@@ -359,7 +375,7 @@ class RunHooks(_Host):
             "step": self.state.step,
             "settings": self.config.resolved,
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": checkpoint.other_parameters(self.model),
         }
 
     def _generators(self) -> dict[str, torch.Generator]:
@@ -448,10 +464,6 @@ def _named(raw: Any, name: str) -> dict[str, Any]:
     if isinstance(raw, tuple):
         return {f"{name}{number}": part for number, part in enumerate(raw, 1)}
     return {name: raw}
-
-
-def _is_optimizer(value: Any) -> bool:
-    return isinstance(value, torch.optim.Optimizer)
 
 
 @contextmanager

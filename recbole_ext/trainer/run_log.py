@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.atomic import replacing
+from recbole_ext.types import UserError
+
 
 class RunLog:
     """The epoch records of a run folder.
@@ -21,17 +24,24 @@ class RunLog:
 
     def rewind(self, epoch: int) -> None:
         """Drop the records after ``epoch``, and a torn last line: they will be written again."""
+        if not self.path.is_file():
+            return
         kept = [json.dumps(record) + "\n" for record in self.read() if record["epoch"] <= epoch]
-        temporary = self.path.with_name(".metrics.jsonl.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it is on the disk before a checkpoint says that the epoch is done."""
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}; free space and continue with "
+                f"--resume={self.path.parent}"
+            ) from error
 
     def read(self) -> list[dict[str, Any]]:
         """Return the records, a torn last line left out."""
@@ -70,6 +80,5 @@ class RunLog:
         loss_axes.set(xlabel="epoch", ylabel="training loss, mean of batches")
         valid_axes.set(xlabel="epoch", ylabel=f"validation {valid_metric}")
         loss_axes.legend()
-        temporary = self.curves.with_name(".curves.tmp.png")
-        figure.savefig(temporary, dpi=110)
-        os.replace(temporary, self.curves)
+        with replacing(self.curves) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)

@@ -81,7 +81,14 @@ def new_state(model: nn.Module | None = None, epochs: int = 4, **more: Any) -> T
     model = model or new_toy()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
     more.setdefault("valid_data", toy_data(seed=1))
-    return TrainState(model, optimizer, total_epochs=epochs, steps_per_epoch=STEPS, **more)
+    state = TrainState(model, optimizer, total_epochs=epochs, steps_per_epoch=STEPS, **more)
+    state.payload = lambda: {
+        "model": type(state.model).__name__,
+        "epoch": state.epoch,
+        "step": state.step,
+        "state_dict": state.model.state_dict(),
+    }
+    return state
 
 
 def fit(

@@ -65,7 +65,7 @@ def test_nothing_asked_for_is_nothing_built(text: str) -> None:
         ("- no_such_package.module:Mine", ["cannot import 'no_such_package'", "PYTHONPATH"]),
         ("- 'pathlib:Pth'", ["'pathlib' has no class 'Pth'", "did you mean 'Path'"]),
         ("- 'pathlib:Path'", ["is no subclass of recbole_ext.callbacks.base.Callback"]),
-        ("- 'pathlib:os'", ["is no subclass"]),
+        ("- 'sys:path'", ["is no subclass"]),
         ("- ':Mine'", ["my_package.my_module:MyCallback"]),
         ("- '.mine:Mine'", ["my_package.my_module:MyCallback"]),
     ],

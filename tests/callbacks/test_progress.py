@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from callbacks.contracts import CallbackContract
-from callbacks.loop import Record, fit
+from callbacks.loop import Record, fit, new_state
 from tqdm import tqdm
 
 from recbole_ext.callbacks import progress
@@ -96,3 +96,14 @@ def test_the_line_is_made_of_plain_numbers() -> None:
     state = TrainState(torch.nn.Linear(1, 1), None, 1, 1, losses=losses)  # type: ignore[arg-type]
     state.metrics = {"ndcg@10": 0.12345}
     assert progress.describe(state) == "epoch 0, loss 1.7500, ndcg@10 0.1235"
+
+
+def test_steps_that_the_scaler_skipped_count_when_the_epoch_is_over(terminal: Terminal) -> None:
+    callback, state = Progress(), new_state(epochs=2)
+    callback.on_epoch_start(state)
+    for _ in range(3):  # of four batches
+        callback.on_batch_end(state)
+    state.epoch = 1
+    callback.on_epoch_start(state)
+    assert callback._bar is not None and callback._bar.n == 4
+    callback.on_fit_end(state)

@@ -147,6 +147,8 @@ def test_losses_and_scores_are_the_same_mixture(make, mix):
     net, loaders = make(mix=mix, top_k=9, **FIXED)
     train(net, loaders[0])
     net.refresh_memory()
+    if mix == "gate":
+        shake(net.retrieval.gate)
     batch = first_batch(loaders[0])
     labels = batch[net.POS_ITEM_ID]
     scores = net.full_sort_predict(batch)[:, 1:].log_softmax(1)
@@ -438,6 +440,32 @@ def test_kl_is_weighted_named_and_left_out_at_zero(make):
     assert net.losses(batch)["kl"].item() == pytest.approx(2 * half) and half > 0
     net.retrieval.kl_weight = 0.0
     assert list(net.losses(batch)) == ["rec", "enhanced"]
+
+
+def test_kl_of_a_batch_is_the_mean_over_its_rows(make):
+    """Rows none of whose neighbours leads to the label have nothing to learn and count as 0."""
+    net, loaders = make(
+        top_k=8, kl_small_weight=1.0, kl_temperature=0.5, alpha=0.3, calibrate="none"
+    )
+    shake(net.encoder, 0.1)
+    net.refresh_memory()
+    batch = first_batch(loaders[0])
+    memory = net.keeper.scoring()
+    places = memory.place[batch[ROW_ID]]
+    near = memory.neighbours_of_rows(8)[places].long()
+    log_prob = memory.label_log_prob(net.item_weight).exp().numpy()
+    temperature, terms = net.retrieval.settings()["temperature"], []
+    for place, row in zip(places.tolist(), near, strict=True):
+        is_label = np.array([int(memory.targets[r]) == int(memory.targets[place]) for r in row])
+        cosine = [
+            torch.cosine_similarity(memory.states[place], memory.states[r], dim=0) for r in row
+        ]
+        p = np.exp(np.array(cosine, dtype=np.float64) / temperature)
+        q = (0.7 * log_prob[place] + 0.3 * is_label) ** (1 / 0.5)
+        p, q = p / p.sum(), q / q.sum()
+        terms.append((p * np.log(p / q)).sum() if is_label.any() else 0.0)
+    assert 0 < np.count_nonzero(terms) < len(terms)
+    assert net.losses(batch)["kl"].item() == pytest.approx(np.mean(terms), abs=1e-4)
 
 
 @pytest.mark.parametrize("mix", ["probability", "vector"])

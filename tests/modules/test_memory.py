@@ -127,6 +127,15 @@ def test_random_neighbours_respect_the_policy():
     assert torch.isinf(similarity[near < 0]).all() and torch.isfinite(similarity[near >= 0]).all()
 
 
+def test_random_neighbours_differ_by_user_and_by_row():
+    memory = keeper(index_kind=None).scoring()
+    states = torch.randn(2, D)
+    near = memory.search(states, 40, torch.tensor([8, 9]))[1]
+    assert not torch.equal(near[0], near[1])
+    rows_of_one = memory.search(states, 40, torch.tensor([9, 9]), torch.tensor([0, 1]))[1]
+    assert not torch.equal(rows_of_one[0], rows_of_one[1])
+
+
 def test_similarity_percentile_is_that_of_the_pairs():
     memory = keeper().scoring()
     pairs = []
@@ -152,12 +161,14 @@ def test_scoring_memory_follows_the_weights_however_they_move():
     made = keeper()
     first = made.scoring()
     assert made.scoring() is first
+    first.label_log_prob(made.modules["encoder"].embedding.weight)
     shake(made.modules["view"])
     second = made.scoring()
     assert second is not first and second.states is first.states  # the encoder stood still
+    assert second.of_states is first.of_states
     made.modules["encoder"].embedding.weight.data.mul_(-1).add_(1)  # behind autograd's back
     third = made.scoring()
-    assert not torch.equal(third.states, first.states)
+    assert not torch.equal(third.states, first.states) and not third.of_states
 
 
 def test_a_refresh_changes_the_neighbours():

@@ -1,0 +1,38 @@
+"""Writes a file whole or not at all, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from recbole_ext.types import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write; at the end it is synced to disk and becomes ``path``.
+
+    After an error, a kill or a power failure ``path`` is what it was before.
+
+    Args:
+        path: The file; the temporary one is its sibling, ``.<name>.<pid>.tmp``.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place "
+            "(what was there before is untouched)"
+        ) from error
+    finally:
+        with suppress(OSError):  # after Ctrl-C too
+            temporary.unlink()
