@@ -12,7 +12,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check -q -c constraints.tx
 .PHONY: demo test slow lint wheel clean distclean
 
 demo: $(VENV)/.stamp-run
-	$(PY) run_recbole_ext.py --model=FTRagRec --dataset=ml-100k
+	$(PY) run_recbole_ext.py --model=FTRagRec --dataset=ml-100k --config_files=examples/demo.yaml
 
 test: $(VENV)/.stamp-test
 	$(PY) -m pytest -q

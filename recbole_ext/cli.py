@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ USAGE = """usage: recbole-ext COMMAND [--key=value ...]
 
 Exit codes: 0 done, 1 a failure of the program, 2 bad input, 130 interrupted."""
 
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _SHORT = {"-m": "--model", "-d": "--dataset"}
 _SPACED = (
     "--model",
@@ -60,6 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands[arguments[0]](arguments[1:])
     except UserError as error:
         return _complain(str(error))
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        return _complain(
+            f"writing failed: {error.strerror}; free space or choose another --output_dir "
+            "(what a run folder holds already is whole)"
+        )
     except KeyboardInterrupt:
         print(
             "\nrecbole-ext: interrupted; a run that has finished an epoch continues with "
@@ -80,6 +89,8 @@ def _run(arguments: list[str]) -> int:
                 "--resume takes model, dataset and settings from the run folder; "
                 f"leave out --{', --'.join(sorted(options.keys() - {'resume'}))}"
             )
+        if any(argument.startswith("--output_dir=") for argument in overrides):
+            raise UserError("--resume writes into the run folder itself; leave out --output_dir")
         result = run(resume=options["resume"], overrides=overrides)
     else:
         files = options.get("config_files", "").split()

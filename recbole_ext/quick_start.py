@@ -15,6 +15,7 @@ from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.check import check_files
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
@@ -90,6 +91,8 @@ def run(
             leftover.unlink()
     else:
         config = Config(model, dataset, config_file_list, config_dict, overrides)
+        check_files(config)  # before there is a folder that another attempt would find in its way
+        build_callbacks(config["callbacks"])
         folder = run_folder.make_folder(config["output_dir"], config["model"], config["dataset"])
         config.resolved["output_dir"] = str(folder)
         run_folder.write_config(folder, config.resolved)
@@ -208,6 +211,10 @@ class Run:
         config = self.config
         best = {name: float(value) for name, value in (trainer.best_valid_result or {}).items()}
         extra: dict[str, Any] = getattr(self.model, "result_extra", dict)()
+        if isinstance(trainer, RunHooks):  # all epochs, those before a resume too
+            epochs = trainer.run_log.read()
+            spent = sum(e["train_seconds"] + (e["valid_seconds"] or 0.0) for e in epochs)
+            self.phases.seconds["train"] = max(self.phases.seconds["train"], spent)
         return {
             "model": config["model"],
             "dataset": config["dataset"],
@@ -241,14 +248,9 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
         **({"epochs": config["pretrain_epochs"]} if config["pretrain_epochs"] else {}),
         **(config["pretrain_config"] or {}),
     }
-    bare = Config(model, config["dataset"])
-    shared = {
-        key: value
-        for key, value in config.resolved.items()
-        if key in bare.resolved
-        and key.split(".")[0] in config.external_config_dict
-        and key not in _STAGE_KEYS
-    }
+    known = Config(model, config["dataset"]).resolved
+    given = {key.split(".")[0] for key in config.external_config_dict} & known.keys()
+    shared = {key: config.resolved[key] for key in given - _STAGE_KEYS}
     settings = {**shared, **own}
     resolved = Config(model, config["dataset"], config_dict=settings).resolved
     digest = hashlib.sha256(fingerprint.encode())

@@ -7,7 +7,9 @@ adds a model. A model outside the package is named by its path, ``my_package.my_
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import sys
 from pathlib import Path
 
 import recbole
@@ -97,6 +99,8 @@ def _import_path(name: str) -> type:
         raise UserError(
             f"model '{name}': a model of your own is written my_package.my_module:MyModel"
         )
+    if os.getcwd() not in sys.path:  # an installed command does not look where it is called
+        sys.path.append(os.getcwd())
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:

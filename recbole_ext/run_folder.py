@@ -28,6 +28,7 @@ from recbole_ext.atomic import replacing
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
 
+_LEAST_BYTES = 1 << 16
 _LIBRARIES = (
     "recbole",
     "torch",
@@ -57,8 +58,10 @@ def make_folder(output_dir: str | Path | None, model: str, dataset: str) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(_LEAST_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"cannot write into the folder {folder}: {error.strerror}; choose another --output_dir"
@@ -164,9 +167,7 @@ def start_logging(folder: Path, level: str | None) -> logging.Logger:
             logger.removeHandler(handler)
             handler.close()
     try:
-        handlers: list[logging.Handler] = [
-            logging.FileHandler(folder / "train.log", encoding="utf-8")
-        ]
+        handlers: list[logging.Handler] = [_File(folder / "train.log", encoding="utf-8")]
     except OSError as error:
         raise UserError(f"cannot write {folder / 'train.log'}: {error.strerror}") from None
     handlers.append(logging.StreamHandler(sys.stderr))
@@ -180,6 +181,15 @@ def start_logging(folder: Path, level: str | None) -> logging.Logger:
     for noisy in ("matplotlib", "PIL", "faiss", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return logger
+
+
+class _File(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Raise what went wrong; logging would print a traceback and go on."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise error
+        super().handleError(record)
 
 
 class _PlainFormatter(logging.Formatter):

@@ -220,6 +220,12 @@ WRONG = {
         ["--eval_args.mode=uniform"],
         "eval_args.mode takes full, .* not 'uniform'",
     ),
+    "a split in two": (["--eval_args.split={RS: [0.8, 0.2]}"], "eval_args.split takes"),
+    "no interval": (["--user_inter_num_interval=5"], "user_inter_num_interval takes"),
+    "half an interval": (
+        ["--val_interval={rating: '[3,'}"],
+        "val_interval.rating takes an interval, as in '.5,inf.' or '.0,1.', not '.3,'",
+    ),
     "a misspelt entry": (["--eval_args.mod=full"], "eval_args has no entry 'mod'; did you mean"),
     "a misspelt clip": (["--clip_grad_norm={max: 5}"], "clip_grad_norm has no entry 'max'"),
     "negatives for CE": (
@@ -256,6 +262,8 @@ def test_good_settings_near_the_bad_ones_are_taken() -> None:
         "--clip_grad_norm={max_norm: 5}",
         "--eval_args.split={RS: [8, 1, 1]}",
         "--gpu_id=0",
+        "--item_inter_num_interval=[5,inf)",
+        "--val_interval={rating: '(1.5,3];[4,5]', tag: [a, b]}",
     )
     assert (config["epochs"], config["topk"], config["metrics"]) == (0, [5], ["NDCG"])
     assert config["gpu_id"] == "0"

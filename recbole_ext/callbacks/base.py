@@ -99,17 +99,17 @@ class CallbackList:
         return {f"{i}.{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
 
     def load_state_dict(self, states: dict[str, dict[str, Any]]) -> None:
-        """Give every callback its state back.
+        """Give every callback its state back; one that the checkpoint does not know starts anew.
 
         Raises:
-            UserError: The states are those of other callbacks.
+            UserError: The checkpoint has the state of a callback that the run lacks.
         """
-        if states.keys() != self.state_dict().keys():
-            theirs = ", ".join(name.partition(".")[2] for name in states) or "none"
-            ours = ", ".join(type(callback).__name__ for callback in self.callbacks) or "none"
-            raise UserError(
-                f"the checkpoint was made with the callbacks {theirs} and the run has {ours}; "
-                "a run is resumed with the callbacks it was started with"
-            )
-        for i, callback in enumerate(self.callbacks):
-            callback.load_state_dict(states[f"{i}.{type(callback).__name__}"])
+        mine = {f"{i}.{type(c).__name__}": c for i, c in enumerate(self.callbacks)}
+        for name, state in states.items():
+            if name not in mine:
+                ours = ", ".join(type(callback).__name__ for callback in self.callbacks) or "none"
+                raise UserError(
+                    f"the checkpoint holds the state of {name.partition('.')[2]} and the run's "
+                    f"callbacks are {ours}; resume with the callbacks that the run was started with"
+                )
+            mine[name].load_state_dict(state)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,13 +202,19 @@ class RunHooks(_Host):
                 super().fit(train_data, valid_data, verbose, saved, show_progress, after_valid)
         except StopTraining as stop:
             self.logger.info("training stopped: %s", stop)
-        finally:
-            self.callbacks.run("on_fit_end", state)
-            self.run_log.draw(self.valid_metric)
-            self.tensorboard.flush()
+        except BaseException:
+            with suppress(Exception):  # a full disk, say: what went wrong first is what is told
+                self._end_fit()
+            raise
+        self._end_fit()
         if not Path(self.saved_model_file).exists():  # a pre-training stage that saved nothing
             self._save_checkpoint(state.epoch, verbose)
         return self.best_valid_score, self.best_valid_result
+
+    def _end_fit(self) -> None:
+        self.callbacks.run("on_fit_end", self.state)
+        self.run_log.draw(self.valid_metric)
+        self.tensorboard.flush()
 
     def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> Any:
         """Run the pre-training stage of S3Rec or RaCT, whose epochs have no validation."""

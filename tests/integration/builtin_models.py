@@ -1,11 +1,11 @@
 """Trains RecBole's built-in models for one epoch each on a slice of ml-100k, and prints a table.
 
-    python tests/integration/builtin_models.py                       # all: some minutes
-    python tests/integration/builtin_models.py --models BPR SASRec   # some
+    python tests/integration/builtin_models.py                       # all: ten minutes
+    python tests/integration/builtin_models.py --models BPR SASRec
 
-Each model runs through ``run_recbole_ext.py``, in a process of its own that is forked from one which
-has done the imports. The exit code is 1 when a model fails; one that needs a package which is not
-installed is skipped.
+Each model runs through ``run_recbole_ext.py``, in a process of its own, forked from one which
+has done the imports. The exit code is 1 when a model fails; one that needs an absent package is
+skipped.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from ml100k_slice import NAME, write_slice
+
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = ROOT / "run_recbole_ext.py"
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch: tiny models are slower on many threads
-
-import yaml
-from ml100k_slice import NAME, write_slice
+# Before torch is imported: tiny models are slower on many threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 COMMON: dict[str, Any] = {
     "epochs": 1,
@@ -97,6 +96,8 @@ MODEL: dict[str, dict[str, Any]] = {
 """What a model needs beside the settings of its family."""
 
 NEEDS = {"XGBoost": "xgboost", "LightGBM": "lightgbm", "NCL": "faiss"}
+BROKEN = {"KSR": "multiplies float32 by float64, on any stack"}
+"""Models that RecBole 1.2.1 itself cannot train."""
 
 
 @dataclass
@@ -140,6 +141,8 @@ def train(model: str, settings: Path, log: Path) -> None:
 
 def run(model: str, family: str, data: Path, folder: Path, timeout: float) -> Row:
     """Train a model in a process of its own."""
+    if model in BROKEN:
+        return Row(model, family, "skipped", 0.0, BROKEN[model])
     package = NEEDS.get(model)
     if package and importlib.util.find_spec(package) is None:
         return Row(model, family, "skipped", 0.0, f"{package} is not installed")

@@ -16,7 +16,7 @@ VECTOR_SIZE = 64
 
 
 def write_slice(data_path: Path) -> tuple[int, int, int]:
-    """Write the dataset ``NAME`` under ``data_path``; return how many users, items, interactions."""
+    """Write the dataset ``NAME`` in ``data_path``; return how many users, items, interactions."""
     import recbole
 
     source = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
