@@ -15,7 +15,7 @@ demo: $(VENV)/.stamp-run
 	$(PY) run_recbole_ext.py --model=FTRagRec --dataset=ml-100k --config_files=examples/demo.yaml
 
 test: $(VENV)/.stamp-test
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2
 
 slow: $(VENV)/.stamp-test
 	$(PY) -m pytest -q -m slow

@@ -129,9 +129,8 @@ def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], 
     rest: list[str] = []
     queue = list(arguments)
     while queue:
-        argument = queue.pop(0)
-        argument = _SHORT.get(argument, argument)
-        name, equals, value = argument.partition("=")
+        name, equals, value = queue.pop(0).partition("=")
+        name = _SHORT.get(name, name)
         if name in _SPACED and not equals:
             values: list[str] = []
             while (
@@ -142,7 +141,7 @@ def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], 
                 raise UserError(f"{name} needs a value: {name}=...")
             value = " ".join(values)
         if name[2:] not in names:
-            rest.append(argument if equals or name not in _SPACED else f"{name}={value}")
+            rest.append(f"{name}={value}" if equals or name in _SPACED else name)
         elif options.get(name[2:], value) != value:
             raise UserError(
                 f"{name} is given twice, as '{options[name[2:]]}' and as '{value}'; keep one"

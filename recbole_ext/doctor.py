@@ -10,6 +10,7 @@ import importlib
 import platform
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -137,8 +138,8 @@ def _version_of(name: str) -> str | None:
 
 
 def _short(error: Exception) -> str:
-    """Return an error as one line."""
-    text = " ".join(str(error).split())
+    """Return an error as one short line."""
+    text = textwrap.shorten(str(error), 160, placeholder=" ...")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

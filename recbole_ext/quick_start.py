@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from recbole.utils import init_seed
 from recbole_ext import run_folder
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.callbacks.build import build_callbacks
-from recbole_ext.config import Config
+from recbole_ext.config import Config, parse_overrides
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.check import check_files
 from recbole_ext.data.vocabulary import vocabulary_of
@@ -22,6 +23,7 @@ from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.run_folder import Phases
 from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_checkpoint
 from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
+from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 
 _STAGE_KEYS = {
@@ -36,6 +38,14 @@ _STAGE_KEYS = {
     "dataset",
     "pretrained_path",
     "allow_keys",
+    "learner",
+    "clip_grad_norm",
+    "enable_amp",
+    "enable_scaler",
+    "eval_step",
+    "valid_metric",
+    "metrics",
+    "topk",
 }
 """Settings of a training, not of what is trained: a warm start does not take them over."""
 
@@ -56,6 +66,9 @@ _PLACE_KEYS = {
     "worker",
 }
 """Settings of where and how a run is done: they do not change its result."""
+
+_RESUME_KEYS = {"epochs", "stopping_step", "show_progress", "state", "gpu_id", "use_gpu", "data_path"}
+"""Settings that a resume may change."""
 
 
 def run(
@@ -86,16 +99,19 @@ def run(
         folder = Path(resume)
         if not (folder / "config.yaml").is_file():
             raise UserError(f"--resume={resume}: there is no run in that folder (no config.yaml)")
+        changed = parse_overrides(overrides)
+        if changed.keys() - _RESUME_KEYS:
+            raise UserError(
+                f"--resume keeps the settings of the run, {', '.join(changed.keys() - _RESUME_KEYS)}"
+                f" included; it may change {', '.join(sorted(_RESUME_KEYS))}"
+            )
         config = Config(config_file_list=[folder / "config.yaml"], overrides=overrides)
-        for leftover in folder.glob(".*.tmp"):  # of a write that was killed
-            leftover.unlink()
+        _refuse_lost_checkpoint(folder)
     else:
         config = Config(model, dataset, config_file_list, config_dict, overrides)
         check_files(config)  # before there is a folder that another attempt would find in its way
         build_callbacks(config["callbacks"])
         folder = run_folder.make_folder(config["output_dir"], config["model"], config["dataset"])
-        config.resolved["output_dir"] = str(folder)
-        run_folder.write_config(folder, config.resolved)
     if config["nproc"] > 1:
         if resume is not None:
             raise UserError(
@@ -103,11 +119,43 @@ def run(
                 "start it anew with another --output_dir"
             )
         return spawn_run(config, folder, _go)
-    return Run(config, folder, resuming=resume is not None).go()
+    return _go(config, folder, resuming=resume is not None)
 
 
-def _go(config: Config, folder: Path) -> dict[str, Any]:
-    return Run(config, folder).go()
+def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
+    with run_folder.sole_use(folder, config["local_rank"]):
+        for leftover in folder.glob(".*.tmp"):  # of a write that was killed
+            leftover.unlink()
+        if config["local_rank"] == 0:
+            run_folder.write_config(folder, _portable(config))
+        try:
+            return Run(config, folder, resuming).go()
+        finally:
+            run_folder.stop_logging()  # whatever this process does next is no part of the run
+
+
+def _portable(config: Config) -> dict[str, Any]:
+    """Return the settings as ``config.yaml`` has them: good in any folder, and for another run."""
+    settings = {**config.resolved, "output_dir": None}
+    for key in ("data_path", "pretrain_dir", "pretrained_path"):
+        if settings.get(key) and settings[key] != config.internal_config_dict.get(key):
+            settings[key] = str(Path(settings[key]).resolve())
+    return settings
+
+
+def _refuse_lost_checkpoint(folder: Path) -> None:
+    """Refuse to start a run anew in a folder that holds the results of one.
+
+    A run that was killed in its first epoch has no ``last.pt`` and at most one record.
+    """
+    if not (folder / "last.pt").is_file() and (
+        (folder / "result.json").is_file() or len(RunLog(folder).read()) > 1
+    ):
+        raise UserError(
+            f"--resume={folder}: last.pt is missing, so there is nothing to continue from, and "
+            "starting anew would overwrite the results there; start a new run with "
+            f"--config_files={folder / 'config.yaml'}"
+        )
 
 
 class Run:
@@ -144,8 +192,10 @@ class Run:
             self.folder,
         )
         self.callbacks = CallbackList(build_callbacks(config["callbacks"]))  # a slip shows at once
+        if config["log_wandb"] and importlib.util.find_spec("wandb") is None:
+            raise UserError("log_wandb needs wandb; run: pip install 'recbole-ext[wandb]'")
         self.load_data()
-        self.warm_start = self._find_warm_start()
+        self._find_warm_start()
         trainer = self.build()
         with self.phases("train"):
             trainer.fit(
@@ -183,16 +233,22 @@ class Run:
             trainer.resume_from(self.folder / "last.pt")
         return trainer
 
-    def _find_warm_start(self) -> str | None:
-        """Train the model that this one starts from, or find it trained; set its path."""
-        wanted = getattr(self.config.model_class, "warm_start", None)
-        if wanted is None or self.config["pretrained_path"] or self.config["pretrain"] != "auto":
-            return self.config["pretrained_path"]
-        with self.phases("pretrain"):
-            found = pretrained(self.config, wanted, self.dataset.fingerprint)
-        self.logger = run_folder.start_logging(self.folder, self.config["state"])
-        self.config["pretrained_path"] = str(found)
-        return str(found)
+    def _find_warm_start(self) -> None:
+        """Train the model that this one starts from, or find it trained; set its path.
+
+        Where ``last.pt`` is continued every weight comes from there, and nothing else is needed.
+        """
+        config = self.config
+        wanted = getattr(config.model_class, "warm_start", None)
+        self.warm_start = config["pretrained_path"]
+        if self.resuming and (self.folder / "last.pt").is_file():
+            config["pretrain"], config["pretrained_path"] = "none", None
+        elif wanted and not config["pretrained_path"] and config["pretrain"] == "auto":
+            with self.phases("pretrain"):
+                found = str(pretrained(config, wanted, self.dataset.fingerprint).resolve())
+            self.logger = run_folder.start_logging(self.folder, config["state"])
+            self.warm_start = config["pretrained_path"] = config.resolved["pretrained_path"] = found
+            run_folder.write_config(self.folder, _portable(config))
 
     def _test(self, trainer: Any) -> dict[str, float]:
         if self.config["memory_include_valid"]:
@@ -245,12 +301,13 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
         fingerprint: Fingerprint of the filtered dataset.
     """
     own = {
-        **({"epochs": config["pretrain_epochs"]} if config["pretrain_epochs"] else {}),
+        **({} if config["pretrain_epochs"] is None else {"epochs": config["pretrain_epochs"]}),
         **(config["pretrain_config"] or {}),
     }
-    known = Config(model, config["dataset"]).resolved
-    given = {key.split(".")[0] for key in config.external_config_dict} & known.keys()
-    shared = {key: config.resolved[key] for key in given - _STAGE_KEYS}
+    known = Config(model, config["dataset"]).resolved.keys() - _STAGE_KEYS
+    plain = Config(config.model_path, config["dataset"]).resolved
+    # by value and not by who gave it: config.yaml, from which a run is resumed, gives every key
+    shared = {k: v for k, v in config.resolved.items() if k in known and v != plain.get(k)}
     settings = {**shared, **own}
     resolved = Config(model, config["dataset"], config_dict=settings).resolved
     digest = hashlib.sha256(fingerprint.encode())

@@ -79,6 +79,24 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def sole_use(folder: Path, rank: int) -> Iterator[None]:
+    """Hold a run folder; of several processes of one run the first holds it for all.
+
+    Raises:
+        UserError: Another process is at work in it.
+    """
+    if rank != 0 or fcntl is None:
+        yield
+        return
+    with open(folder / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is at work in the run folder {folder}") from None
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically.
 
@@ -161,11 +179,8 @@ class Phases:
 
 def start_logging(folder: Path, level: str | None) -> logging.Logger:
     """Send the root logger, which RecBole writes to, to the terminal and to ``train.log``."""
+    stop_logging()
     logger = logging.getLogger()
-    for handler in list(logger.handlers):
-        if getattr(handler, "of_a_run", False):
-            logger.removeHandler(handler)
-            handler.close()
     try:
         handlers: list[logging.Handler] = [_File(folder / "train.log", encoding="utf-8")]
     except OSError as error:
@@ -181,6 +196,15 @@ def start_logging(folder: Path, level: str | None) -> logging.Logger:
     for noisy in ("matplotlib", "PIL", "faiss", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return logger
+
+
+def stop_logging() -> None:
+    """Take back what :func:`start_logging` set up."""
+    logger = logging.getLogger()
+    for handler in list(logger.handlers):
+        if getattr(handler, "of_a_run", False):
+            logger.removeHandler(handler)
+            handler.close()
 
 
 class _File(logging.FileHandler):

@@ -16,8 +16,10 @@ from recbole_ext import compat, doctor
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the trials out, for the tests of the rest."""
+    """Leave the trials and most of the core out, for the tests of the rest."""
     monkeypatch.setattr(doctor, "TRIALS", {})
+    few = {name: doctor.CORE[name] for name in ("recbole", "tqdm", "pyyaml")}
+    monkeypatch.setattr(doctor, "CORE", few)
 
 
 def test_a_sound_installation_is_reported_in_full_and_leaves_no_files(
@@ -61,17 +63,17 @@ def test_recbole_missing_or_another_version_is_a_problem_with_its_remedy(
 def test_a_core_part_that_is_missing_is_a_problem(
     short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions(monkeypatch, pyarrow=None)
+    versions(monkeypatch, pyyaml=None)
     text, code = doctor.report()
-    assert code == 1 and "pyarrow is not installed; install it with: pip install pyarrow" in text
+    assert code == 1 and "pyyaml is not installed; install it with: pip install pyyaml" in text
 
 
 def test_a_core_part_that_does_not_import_is_a_problem(
     short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "yaml", None)
     text, code = doctor.report()
-    assert code == 1 and f"matplotlib {version('matplotlib')} does not import" in text
+    assert code == 1 and f"pyyaml {version('pyyaml')} does not import" in text
 
 
 @pytest.mark.parametrize("outcome", ["failed: AttributeError: gone", "unavailable: no such module"])

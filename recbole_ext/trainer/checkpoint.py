@@ -41,8 +41,11 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
             raise OSError(str(error).splitlines()[0]) from error
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint that :func:`write_checkpoint` wrote.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that :func:`write_checkpoint` wrote, its tensors on the CPU.
+
+    Whoever loads them puts them where they belong; an optimizer leaves its step counts on the
+    CPU, and would wait for the device at every step if they were there.
 
     Raises:
         UserError: The file is missing, damaged, or not one of ours.
@@ -52,7 +55,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             if zipfile.ZipFile(stream).testzip():  # torch does not compare the checksums
                 raise zipfile.BadZipFile
             stream.seek(0)
-            payload = torch.load(stream, map_location=device, weights_only=True)
+            payload = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except (RuntimeError, EOFError, ValueError, LookupError, *_DAMAGED):
@@ -107,7 +110,16 @@ def load_weights(model: Any, payload: Mapping[str, Any], path: Path) -> None:
             f"{path} does not fit this model: {str(error).splitlines()[-1].strip()}; "
             "use the settings it was trained with (config.yaml beside it)"
         ) from None
-    model.load_other_parameter(payload["other_parameter"])
+    device = getattr(model, "device", "cpu")  # RecBole's models know where their tensors belong
+    model.load_other_parameter(_on(payload["other_parameter"], device))
+
+
+def _on(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, dict):
+        return {key: _on(entry, device) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on(entry, device) for entry in value)
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def pack(value: Any) -> Any:

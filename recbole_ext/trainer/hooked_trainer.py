@@ -105,9 +105,11 @@ class BatchHooks(Trainer):
         if not (clip and self.enable_scaler):
             yield
             return
-        handle = self.optimizer.register_step_pre_hook(
-            lambda *_: clip_grad_norm_(self.model.parameters(), **clip) and None
-        )
+
+        def clip_gradients(optimizer: Any, args: Any, kwargs: Any) -> None:
+            clip_grad_norm_(self.model.parameters(), **clip)
+
+        handle = self.optimizer.register_step_pre_hook(clip_gradients)
         self.clip_grad_norm = None
         try:
             yield
@@ -333,7 +335,7 @@ class RunHooks(_Host):
         self._resume_from = path
 
     def _restore(self, path: Path) -> None:
-        payload = checkpoint.read_checkpoint(path, self.device)
+        payload = checkpoint.read_checkpoint(path)
         checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
         checkpoint.load_weights(self.model, payload, path)
         for name, optimizer_state in payload["optimizers"].items():
@@ -401,7 +403,7 @@ class RunHooks(_Host):
             if not self.config["single_spec"]:
                 torch.distributed.barrier()  # the first process has written the file
             path = Path(model_file or self.saved_model_file)
-            payload = checkpoint.read_checkpoint(path, self.device)
+            payload = checkpoint.read_checkpoint(path)
             checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
             checkpoint.load_weights(self.model, payload, path)
         self._n_rows = 0

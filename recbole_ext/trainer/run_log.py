@@ -44,15 +44,22 @@ class RunLog:
             ) from error
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the records, a torn last line left out."""
+        """Return the records; a last line that was cut short is left out.
+
+        Raises:
+            UserError: Another line is no record.
+        """
         if not self.path.is_file():
             return []
         records = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
-                break
+                if number == len(lines) and not line.endswith("\n"):
+                    break
+                raise UserError(f"{self.path}, line {number}, is no epoch record") from None
         return records
 
     def draw(self, valid_metric: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 NAME = "ml-100k-slice"
 N_USERS = 100
 MIN_COUNT = 5
-"""Interactions with the chosen users that an item needs to stay."""
+"""Interactions with these users that an item needs to stay, and triples that a tail needs."""
 VECTOR_SIZE = 64
 """Of the random entity and relation vectors that KSR and GRU4RecKG load."""
 
@@ -43,6 +43,8 @@ def write_slice(data_path: Path) -> tuple[int, int, int]:
     linked = {row[1] for row in read("link")[1] if row[0] in items}
     header, triples = read("kg")
     triples = [row for row in triples if row[0] in linked]
+    shared = Counter(row[2] for row in triples)
+    triples = [row for row in triples if shared[row[2]] >= MIN_COUNT]
     write("kg", header, triples)
     entities = sorted(linked | {token for row in triples for token in (row[0], row[2])})
     relations = sorted({row[1] for row in triples})

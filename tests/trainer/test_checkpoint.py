@@ -62,6 +62,7 @@ def path(tmp_path: Path) -> Path:
 
 # ---- what a file holds
 
+DENSE = np.arange(20.0).reshape(5, 4) % 3
 VALUES: dict[str, Any] = {
     "numbers": (1, 2.5, True, None, "text", -(2**70)),
     "list": [1, [2, (3,)], {"a": ()}],
@@ -70,8 +71,8 @@ VALUES: dict[str, Any] = {
     "view": np.arange(6).reshape(2, 3)[:, ::-1].T,
     "of no dimension": np.array(5.0),
     "empty": np.zeros((0, 3), dtype=np.uint8),
-    "csr": sp.random(5, 4, 0.5, format="csr", rng=0),
-    "csc": sp.random(5, 4, 0.5, format="csc", rng=0, dtype=np.float32),
+    "csr": sp.csr_matrix(DENSE),
+    "csc": sp.csc_matrix(DENSE.astype(np.float32)),
     "coo": sp.coo_matrix(([1, 2], ([0, 1], [1, 0])), shape=(3, 3)),
     "dok": sp.dok_matrix((2, 2), dtype=np.float32),
     "lil": sp.lil_matrix(np.eye(3)),
