@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.types import UserError, suggest
+# Before torch is imported: threads that wait give their core away. Spinning, the default, makes a
+# step several times slower as soon as another process wants the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from recbole_ext.types import UserError, suggest  # noqa: E402
 
 USAGE = """usage: recbole-ext COMMAND [--key=value ...]
 

@@ -67,7 +67,15 @@ _PLACE_KEYS = {
 }
 """Settings of where and how a run is done: they do not change its result."""
 
-_RESUME_KEYS = {"epochs", "stopping_step", "show_progress", "state", "gpu_id", "use_gpu", "data_path"}
+_RESUME_KEYS = {
+    "epochs",
+    "stopping_step",
+    "show_progress",
+    "state",
+    "gpu_id",
+    "use_gpu",
+    "data_path",
+}
 """Settings that a resume may change."""
 
 
@@ -100,10 +108,11 @@ def run(
         if not (folder / "config.yaml").is_file():
             raise UserError(f"--resume={resume}: there is no run in that folder (no config.yaml)")
         changed = parse_overrides(overrides)
-        if changed.keys() - _RESUME_KEYS:
+        kept = sorted(changed.keys() - _RESUME_KEYS)
+        if kept:
             raise UserError(
-                f"--resume keeps the settings of the run, {', '.join(changed.keys() - _RESUME_KEYS)}"
-                f" included; it may change {', '.join(sorted(_RESUME_KEYS))}"
+                f"--resume keeps the settings of the run, {', '.join(kept)} included; "
+                f"it may change {', '.join(sorted(_RESUME_KEYS))}"
             )
         config = Config(config_file_list=[folder / "config.yaml"], overrides=overrides)
         _refuse_lost_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""Titles of items, straight from the item file: for people, not for models, so no loading setting is needed."""
+"""Titles of items, straight from the item file: for people, not for models."""
 
 from __future__ import annotations
 
