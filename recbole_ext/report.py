@@ -83,6 +83,9 @@ def explain_user(folder: Path, user: str, k: int = 10) -> str:
     found = run.model.explain(tokens[user], history=history)
     lines = [f"user {user}, last {len(items)} of {len(history)} items, the oldest first:"]
     lines += [f"  {item}" for item in items]
+    if found:
+        alone = "; the list is the encoder's alone" if found[0].alpha == 0 else ""
+        lines.append(f"share of the neighbours (alpha): {found[0].alpha:.4g}{alone}")
     lines.append(
         f"the {min(k, len(found))} heaviest of {len(found)} neighbours; weights sum to 1 over all:"
     )

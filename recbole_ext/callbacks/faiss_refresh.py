@@ -16,16 +16,18 @@ class FaissRefresh(Callback):
     A memory that is already of the current weights is not rebuilt.
     """
 
-    def __init__(self, every: int = 1, before_valid: bool = True) -> None:
+    def __init__(self, every: int | None = None, before_valid: bool = True) -> None:
         """Take the rhythm.
 
         Args:
-            every: Refresh at the start of every so many epochs, the first included.
+            every: Refresh at the start of every so many epochs, the first included. Where it is not
+                given the model's ``refresh_interval`` says it, and where there is none, it is 1.
             before_valid: Refresh before a validation too, which then sees no stale memory. The
                 epochs after it train with that memory.
         """
         at_least(1, "FaissRefresh", every=every)
         self._every = every
+        self._interval = 1
         self._before_valid = before_valid
         self._fresh_at: int | None = None  # the optimizer step whose weights the memory has
         self._is_resumed = False
@@ -37,6 +39,8 @@ class FaissRefresh(Callback):
                 f"FaissRefresh: {type(state.model).__name__} has no memory "
                 "(no method refresh_memory); remove FaissRefresh from the callbacks"
             )
+        of_model: Any = getattr(state.model, "refresh_interval", 1)
+        self._interval = of_model if self._every is None else self._every
         self._fresh_at, self._is_resumed = None, False
 
     def on_epoch_start(self, state: TrainState) -> None:
@@ -47,7 +51,7 @@ class FaissRefresh(Callback):
         if was_fresh:
             self._fresh_at = None
         self._is_resumed = False
-        if was_fresh or state.epoch % self._every == 0:
+        if was_fresh or state.epoch % self._interval == 0:
             self._refresh(state)
 
     def on_valid_start(self, state: TrainState) -> None:

@@ -6,7 +6,6 @@ the excluded rows, and fetches more still for the few queries that came out shor
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ class FaissIndex:
         vectors: [R, D], copied.
         kind: ``exact`` (IndexFlatIP), ``ivf`` or ``hnsw``.
         n_probe: Lists that an IVF search visits, at least 16 where there are that many.
-        n_lists: IVF lists; ``None`` takes 4 sqrt(R). Never more than R / 39.
+        n_lists: IVF lists; ``None`` takes 2 sqrt(R). Never more than R / 39.
 
     Raises:
         UserError: FAISS is missing, or ``kind`` is none of the three.
@@ -59,12 +58,10 @@ class FaissIndex:
         faiss.omp_set_num_threads(torch.get_num_threads())  # else FAISS takes every core
         self.kind = kind
         self.n_rows, size = vectors.shape
-        keys = (
-            unit_rows(vectors).cpu().numpy()
-        )  # [R, D], a copy: FAISS may do with it what it likes
-        self.n_lists = max(
-            min(n_lists or int(4 * self.n_rows**0.5), self.n_rows // ROWS_PER_LIST), 1
-        )
+        # A copy: FAISS may do with it what it likes.
+        keys = unit_rows(vectors).cpu().numpy()  # [R, D]
+        wanted = n_lists or int(2 * self.n_rows**0.5)
+        self.n_lists = max(min(wanted, self.n_rows // ROWS_PER_LIST), 1)
         if kind == "exact":
             index = faiss.IndexFlatIP(size)
         elif kind == "hnsw":
@@ -72,9 +69,10 @@ class FaissIndex:
         else:
             quantizer = faiss.IndexFlatIP(size)
             index = faiss.IndexIVFFlat(quantizer, size, self.n_lists, faiss.METRIC_INNER_PRODUCT)
-            index.cp.min_points_per_centroid = (
-                1  # n_lists keeps to the rule, and one list always may
-            )
+            # The rule is kept by n_lists, and a single list may have fewer; more rows per list
+            # make the training slower and the lists no better.
+            index.cp.min_points_per_centroid = 1
+            index.cp.max_points_per_centroid = 2 * ROWS_PER_LIST
             index.nprobe = min(max(n_probe, 16), self.n_lists)
             index.train(keys)
         index.add(keys)
@@ -110,28 +108,6 @@ class FaissIndex:
             short = short[(found_ids == MISSING).any(1) & ~exhausted]
             fetch = min(4 * fetch, self.n_rows)
         return similarity.to(queries.device), ids.to(queries.device)
-
-    def save(self, path: Path) -> None:
-        """Write the search structure beside a checkpoint; it is never part of one."""
-        import_faiss().write_index(self._index, str(path))
-
-    def load(self, path: Path) -> None:
-        """Take the search structure that :meth:`save` wrote, of the same vectors.
-
-        Raises:
-            UserError: The file holds another number of rows, or is no FAISS index.
-        """
-        try:
-            index = import_faiss().read_index(str(path))
-        except RuntimeError as error:
-            raise UserError(
-                f"{path} cannot be read as a FAISS index; rebuild it ({error})"
-            ) from None
-        if index.ntotal != self.n_rows:
-            raise UserError(
-                f"{path} holds {index.ntotal} rows and the memory {self.n_rows}; rebuild the index"
-            )
-        self._index = index
 
     def _fetch(self, keys: Tensor, fetch: int) -> tuple[Tensor, Tensor]:
         """Search [b, D] for [b, fetch] similarities and ids, -1 where FAISS found none."""

@@ -24,6 +24,7 @@ class Neighbour:
         target_token: Its token.
         similarity: Cosine between the query and this moment.
         weight: Share of the retrieval distribution; the weights of a list sum to 1.
+        alpha: Share of all neighbours together in the recommendation; 0 leaves them out of it.
     """
 
     row: int
@@ -35,6 +36,7 @@ class Neighbour:
     target_token: str
     similarity: float
     weight: float
+    alpha: float
 
 
 def describe_neighbours(
@@ -42,6 +44,7 @@ def describe_neighbours(
     places: Tensor,
     similarity: Tensor,
     weights: Tensor,
+    alpha: float,
     user_tokens: np.ndarray,
     item_tokens: np.ndarray,
 ) -> list[Neighbour]:
@@ -52,6 +55,7 @@ def describe_neighbours(
         places: Places of the neighbours [K], negative where there is none.
         similarity: [K].
         weights: [K].
+        alpha: Share of the neighbours in the query's mixture.
         user_tokens: Token of each internal user id [U].
         item_tokens: Token of each internal item id [N].
     """
@@ -74,6 +78,7 @@ def describe_neighbours(
                 target_token=str(item_tokens[target]),
                 similarity=cosine,
                 weight=weight,
+                alpha=alpha,
             )
         )
     return sorted(found, key=lambda neighbour: -neighbour.weight)

@@ -20,12 +20,15 @@ CHOICES = {
     "neighbours": ("nearest", "random"),
     "calibrate": ("valid", "none"),
     "index": KINDS,
+    "pretrain": ("auto", "none"),
 }
 """Settings that take one of a few words."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "alpha": (0, 0.99),
     "retriever_layers": (0, 8),
+    "retriever_inner_size": (1, 1e6),
+    "n_probe": (16, 1e6),
     "retriever_temperature": (0.01, 5),
     "enhanced_rec_weight": (0, 1e6),
     "kl_small_weight": (0, 1e6),
@@ -59,6 +62,8 @@ def check_settings(config: Any, n_rows: int) -> None:
         values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
         if not values or not all(_is_between(value, low, high) for value in values):
             raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
+    if not all(isinstance(value, int) for value in config["calibrate_top_k"]):
+        raise UserError(f"calibrate_top_k: {config['calibrate_top_k']} must be whole numbers")
     if not 1 <= config["top_k"] <= n_rows:
         raise UserError(
             f"top_k: {config['top_k']} neighbours cannot come from a memory of {n_rows} rows; "
@@ -76,9 +81,11 @@ def freeze_parameters(model: nn.Module, freeze: str | Iterable[str]) -> None:
         freeze: ``all`` (the encoder), ``none``, or patterns such as ``encoder.LayerNorm.*``.
 
     Raises:
-        UserError: A pattern matches nothing.
+        UserError: A pattern matches nothing, or there is none.
     """
-    words = [freeze] if isinstance(freeze, str) else list(freeze)
+    words = [freeze] if isinstance(freeze, str) else list(freeze or ())
+    if not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"freeze: {freeze} must be one or more words (all, none or names)")
     patterns = {"all": ["encoder.*"], "none": []}.get(words[0] if len(words) == 1 else "", words)
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:

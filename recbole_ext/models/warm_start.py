@@ -19,12 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_ext.modules.transformer import encoder_keys
 from recbole_ext.types import UserError
 
 OURS = "recbole_ext/1"
 PREFIX = "encoder."
 SHAPELESS = ("n_heads", "hidden_act", "layer_norm_eps")
 """Settings of the encoder that change its output and no shape."""
+SPLIT = ("split", "order", "group_by")
+"""Entries of ``eval_args`` that say which rows are trained on."""
+FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter")
+"""Settings that say the same by leaving interactions out."""
 
 
 @dataclass
@@ -60,23 +65,28 @@ def load_warm_start(
         encoder: The encoder; all its parameters must be in the file.
         path: Run folder or checkpoint.
         item_hash: ``vocabulary_hash`` of the item tokens, to compare with the file's.
-        settings: This run's settings; those of :data:`SHAPELESS` are compared with the file's.
+        settings: This run's settings; those that change the encoder's output and no shape, and
+            those that say which rows are trained on, are compared with the file's.
 
     Raises:
-        UserError: The file is missing or unreadable, has another item vocabulary, other encoder
-            settings, or parameters that do not match; it names them.
+        UserError: The file is missing or unreadable, has another item vocabulary, another split,
+            other encoder settings, or parameters that do not match; it names them.
     """
     file = _find(Path(path))
     payload = _read(file)
     report = WarmStartReport(file)
     if payload.get("format") == OURS:
         _check_vocabulary(payload, file, item_hash)
-        _check_settings(payload.get("settings") or {}, settings, file)
+        theirs = payload.get("settings") or {}
+        _check_settings(theirs, settings, file)
+        _check_split(theirs, settings, file)
     else:
         report.notes.append(
             "a foreign checkpoint does not say which item has which id; "
-            "it must come from this very dataset, read in the same order"
+            "it must come from this very dataset, read in the same order and split alike"
         )
+        unproven = ", ".join(f"{key} {settings[key]}" for key in SHAPELESS)
+        report.notes.append(f"nor does it prove {unproven}: they must be what it was trained with")
     wanted = encoder.state_dict()
     found = _encoder_part(payload["state_dict"], report)
     _check_shapes(found, wanted, file)
@@ -182,14 +192,12 @@ _TENSORS_ONLY = SimpleNamespace(
 def _encoder_part(state: Mapping[str, Any], report: WarmStartReport) -> dict[str, Tensor]:
     """Return the encoder's tensors under its own names; what else there is goes to ``unused``."""
     names = {str(name).removeprefix("module."): value for name, value in state.items()}
-    has_prefix = any(name.startswith(PREFIX) for name in names)
-    tops = ("item_embedding.", "position_embedding.", "LayerNorm.", "trm_encoder.")
+    if not any(name.startswith(PREFIX) for name in names):
+        names = encoder_keys(names, PREFIX)
     found = {}
     for name, value in names.items():
-        inner = name.removeprefix(PREFIX) if has_prefix else name
-        ours = name.startswith(PREFIX) if has_prefix else name.startswith(tops)
-        if ours and isinstance(value, Tensor):
-            found[inner] = value
+        if name.startswith(PREFIX) and isinstance(value, Tensor):
+            found[name.removeprefix(PREFIX)] = value
         else:
             report.unused.append(name)
     return found
@@ -211,6 +219,24 @@ def _check_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any], file: Pa
                 f"pretrained_path: {file} was trained with {key}: {theirs[key]}, "
                 f"and this run has {key}: {ours[key]}; set {key} to {theirs[key]}"
             )
+
+
+def _check_split(theirs: Mapping[str, Any], ours: Mapping[str, Any], file: Path) -> None:
+    """Refuse an encoder that trained on other rows: this run's validation may be among them."""
+    for key in ("eval_args", *FILTERS):
+        if key not in theirs:
+            continue
+        their, our = theirs[key], ours[key]
+        pairs = {key: (their, our)}
+        if key == "eval_args":
+            pairs = {f"{key}.{part}": (their.get(part), our.get(part)) for part in SPLIT}
+        for name, (their, our) in pairs.items():
+            if their != our:
+                raise UserError(
+                    f"pretrained_path: {file} was trained with {name}: {their}, and this run has "
+                    f"{name}: {our}: it may have seen what is held out here; use the same data "
+                    "and split, or leave pretrained_path out"
+                )
 
 
 def _check_shapes(found: dict[str, Tensor], wanted: dict[str, Tensor], file: Path) -> None:

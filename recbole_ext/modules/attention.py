@@ -39,6 +39,8 @@ class MultiHeadAttention(nn.Module):
                 f"hidden_size: {hidden_size} is not a multiple of n_heads {n_heads}; "
                 "change one of them"
             )
+        if not 0 <= attn_dropout_prob < 1:
+            raise UserError(f"attn_dropout_prob: {attn_dropout_prob} is not in [0, 1)")
         self.n_heads = n_heads
         self.attn_dropout_prob = attn_dropout_prob
         self.query = nn.Linear(hidden_size, hidden_size)

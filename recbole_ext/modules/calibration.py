@@ -61,9 +61,10 @@ def ndcg(rank: Tensor, cutoff: int) -> Tensor:
 def mixture_ranks(batch: HeldOut, choices: Sequence[Choice], cutoff: int) -> Tensor:
     """Return the label's rank under the probability mix for every choice.
 
-    Only items that can stand above a label within the cutoff are looked at: the neighbours'
-    targets, and the ``cutoff + K`` best of the recommender, among which ``cutoff`` are no
-    neighbours' targets. A rank up to the cutoff is exact; a worse one is only known to be worse.
+    Only items that can share or take the place of a label within the cutoff are looked at: the
+    neighbours' targets, and the ``2 cutoff + K`` best of the recommender, among which ``2 cutoff``
+    are no neighbours' targets: were all of them as good as the label, the middle of their places
+    would lie beyond the cutoff. A rank up to it is exact; a worse one is only known to be worse.
 
     Args:
         batch: Held-out rows.
@@ -74,13 +75,14 @@ def mixture_ranks(batch: HeldOut, choices: Sequence[Choice], cutoff: int) -> Ten
         [choices, B].
     """
     log_prob = hide(batch.logits.log_softmax(1), batch)  # [B, N]
-    n_best = min(cutoff + 1 + batch.targets.shape[1], log_prob.shape[1])
+    n_best = min(2 * cutoff + 1 + batch.targets.shape[1], log_prob.shape[1])
     best = log_prob.topk(n_best, dim=1).indices  # [B, M]
     items = torch.cat([batch.labels[:, None], best, batch.targets], dim=1)  # [B, C]
     slot = _slots(items)  # [B, C], equal for equal items of a row
     found = log_prob.gather(1, items)  # [B, C]
     prob, is_open = found.exp(), found > -math.inf  # [B, C], is_open: may rank at all
     first = torch.zeros_like(prob).scatter_(1, slot, prob)  # [B, C], by slot; others stay 0
+    in_use = torch.zeros_like(is_open).scatter_(1, slot, is_open)  # [B, C], by slot
     target_slot = slot[:, -batch.targets.shape[1] :]  # [B, K]
     target_open = is_open[:, -batch.targets.shape[1] :]  # [B, K]
     ranks = []
@@ -89,7 +91,9 @@ def mixture_ranks(batch: HeldOut, choices: Sequence[Choice], cutoff: int) -> Ten
         alpha = choice.alpha * (weights.sum(1, keepdim=True) > 0)  # [B, 1]
         mass = torch.zeros_like(first).scatter_add_(1, target_slot, weights * target_open)  # [B, C]
         mixed = (1 - alpha) * first + alpha * mass  # [B, C]
-        ranks.append(1 + (mixed > mixed.gather(1, slot[:, :1])).sum(1))  # [B]
+        own = mixed.gather(1, slot[:, :1])  # [B, 1]
+        n_tied = ((mixed == own) & in_use).sum(1) - 1  # [B], the label itself left out
+        ranks.append(1 + (mixed > own).sum(1) + n_tied // 2)  # [B]
     return torch.stack(ranks)
 
 
@@ -103,8 +107,13 @@ def hide(scores: Tensor, batch: HeldOut) -> Tensor:
 
 @torch.no_grad()
 def score_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the rank (from 1) of each label [B] by its scores [B, N]; ties count in its favour."""
-    return 1 + (scores > scores.gather(1, labels[:, None])).sum(1)  # [B]
+    """Return the rank (from 1) of each label [B] by its scores [B, N].
+
+    Items that score the same share the middle of their places, as in the evaluation.
+    """
+    own = scores.gather(1, labels[:, None])  # [B, 1]
+    n_tied = (scores == own).sum(1) - 1  # [B], the label itself left out
+    return 1 + (scores > own).sum(1) + n_tied // 2  # [B]
 
 
 def _weights(similarity: Tensor, choice: Choice) -> Tensor:

@@ -1,8 +1,7 @@
 """Dropout whose random bits are cheap on a CPU.
 
-PyTorch's CPU dropout draws one Bernoulli number after the other, about 16 ns an element, which was
-half of a training step of a small Transformer. Here one random 64-bit integer serves four elements,
-about 1 ns each.
+PyTorch's CPU dropout draws one Bernoulli number after the other, which takes a good part of a
+training step of a small Transformer. Here one random 64-bit integer serves four elements.
 """
 
 from __future__ import annotations

@@ -162,8 +162,11 @@ class Memory:
         if self.index is not None:
             return self.index.search(self.view(states), k, ranges)
         asked = users if row_id is None else torch.where(row_id < 0, users, row_id + (1 << 32))
-        places = random_places(asked.to(states.device), k, len(self.rows), self.seed)  # [B, K]
-        hidden = (places >= ranges[:, :1]) & (places < ranges[:, 1:])  # [B, K]
+        n_hidden = (ranges[:, 1:] - ranges[:, :1]).clamp_min(0)  # [B, 1]
+        n_rows = len(self.rows) - n_hidden.squeeze(1)  # [B]
+        places = random_places(asked.to(states.device), k, n_rows, self.seed)  # [B, K]
+        hidden = places < 0  # [B, K]
+        places = places + n_hidden * (places >= ranges[:, :1])  # [B, K], past the excluded range
         query = F.normalize(self.view(states), dim=-1)  # [B, D]
         key = F.normalize(self.view(self.states[places]), dim=-1)  # [B, K, D]
         similarity = torch.einsum("bd,bkd->bk", query, key)  # [B, K]
@@ -210,23 +213,38 @@ class Memory:
         return self.search(states, k, self.rows.users[places], self.rows.order[places])
 
 
-def random_places(keys: Tensor, k: int, n_rows: int, seed: int) -> Tensor:
-    """Return K pseudo-random places for each key, the same for the same key in any batch.
+def random_places(keys: Tensor, k: int, n_rows: Tensor, seed: int) -> Tensor:
+    """Return K distinct pseudo-random places for each key, the same for a key in any batch.
 
-    A multiplicative hash (Knuth, TAOCP 3, section 6.4) of key, slot and seed.
+    The rows are cut into K parts of like size, one place is drawn in each, and the parts are
+    shuffled, so that every place is as likely in every slot.
 
     Args:
         keys: Numbers that name the queries [B].
         k: K.
-        n_rows: Places to draw from.
+        n_rows: Places that each query may draw from [B].
         seed: Another seed draws others.
 
     Returns:
-        [B, K] in 0..n_rows-1.
+        [B, K], each in 0..n_rows-1; -1 in the last slots of a key with fewer than K rows.
+    """
+    part = torch.arange(k + 1, device=keys.device)  # [K + 1]
+    edge = part * n_rows[:, None] // k  # [B, K + 1]
+    size = edge[:, 1:] - edge[:, :-1]  # [B, K]
+    drawn = _hashed(keys, k, 2 * seed) % size.clamp_min(1)  # [B, K]
+    places = torch.where(size > 0, edge[:, :-1] + drawn, -1)  # [B, K]
+    order = _hashed(keys, k, 2 * seed + 1).masked_fill(size == 0, torch.iinfo(torch.int64).max)
+    return places.gather(1, order.argsort(1))  # [B, K]
+
+
+def _hashed(keys: Tensor, k: int, seed: int) -> Tensor:
+    """Return a number from 0 for each key [B] and slot: [B, K].
+
+    A multiplicative hash (Knuth, TAOCP 3, section 6.4) of key, slot and seed.
     """
     slots = torch.arange(k, device=keys.device)  # [K]
     mixed = (keys.long()[:, None] * 1_000_003 + slots) ^ (seed * 7_919)  # [B, K]
     for _ in range(3):  # 31-bit words, so that no product overflows
         mixed = ((mixed & 0x7FFFFFFF) * 1_103_515_245 + (mixed >> 31) + 12_345) & ((1 << 62) - 1)
         mixed = mixed ^ (mixed >> 29)
-    return (mixed >> 7) % n_rows  # [B, K]
+    return mixed >> 7  # [B, K]

@@ -99,10 +99,10 @@ class RetrievalMix(nn.Module):
         self.retriever.set_temperature(temperature)
 
     def settings(self) -> dict[str, float]:
-        """Return what calibration chooses, by name."""
+        """Return what calibration chooses, by name; a gate only starts at its alpha."""
         temperature = float(self.retriever.temperature.detach())
         return {
-            "alpha": float(self.alpha),
+            "alpha" if self.gate is None else "initial_alpha": float(self.alpha),
             "top_k": int(self.n_neighbours),
             "temperature": temperature,
         }

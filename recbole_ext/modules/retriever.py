@@ -66,9 +66,13 @@ class Retriever(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """The temperature, a scalar, within :data:`TEMPERATURE_RANGE`."""
-        low, high = TEMPERATURE_RANGE
-        return self.log_temperature.clamp(math.log(low), math.log(high)).exp()
+        """The temperature, a scalar, within :data:`TEMPERATURE_RANGE`.
+
+        The gradient passes the bounds: with none beyond them, what once went there would stay.
+        """
+        value, (low, high) = self.log_temperature, TEMPERATURE_RANGE
+        bounded = value.detach().clamp(math.log(low), math.log(high))
+        return (bounded + (value - value.detach())).exp()
 
     @torch.no_grad()
     def set_temperature(self, value: float) -> None:

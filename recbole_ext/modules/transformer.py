@@ -77,6 +77,8 @@ class SASEncoder(nn.Module):
         super().__init__()
         if n_layers < 1:
             raise UserError(f"n_layers: {n_layers} must be at least 1")
+        if not initializer_range > 0:
+            raise UserError(f"initializer_range: {initializer_range} must be greater than 0")
         self.item_embedding = nn.Embedding(n_items, hidden_size, padding_idx=0)
         self.position_embedding = nn.Embedding(max_length, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)

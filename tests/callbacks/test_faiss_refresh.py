@@ -24,6 +24,24 @@ def test_a_memory_is_refreshed_at_the_epochs_that_are_due() -> None:
     assert counts.seen[::4] == [1, 1, 2, 2, 3]  # epochs 0, 2, 4; four batches each
 
 
+@pytest.mark.parametrize(
+    ("interval", "wanted"), [(1, [1, 2, 3, 4, 5]), (10, [1] * 5), (None, [1, 2, 3, 4, 5])]
+)
+def test_without_every_the_model_says_how_often(interval: int | None, wanted: list[int]) -> None:
+    model = new_toy()
+    if interval is not None:
+        model.refresh_interval = interval
+    counts = Record(lambda state: state.model.n_refreshed, "on_batch_start")
+    fit([FaissRefresh(before_valid=False), counts], model=model, epochs=5)
+    assert counts.seen[::4] == wanted
+
+
+def test_every_is_stronger_than_the_models_interval() -> None:
+    model = new_toy()
+    model.refresh_interval = 10
+    assert fit([FaissRefresh(every=1, before_valid=False)], model=model).model.n_refreshed == 4
+
+
 def test_validation_sees_the_memory_of_the_weights_as_they_are() -> None:
     def is_fresh(state: TrainState) -> bool:
         return torch.equal(state.model.memory, state.model.encoder[0].weight.sum(dim=1))

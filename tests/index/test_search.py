@@ -190,20 +190,6 @@ def test_k_below_one_is_refused():
             build_index(vectors(5), kind).search(vectors(1), 0)
 
 
-def test_an_index_is_saved_beside_and_loaded(tmp_path):
-    keys, queries = vectors(500), vectors(5, seed=1)
-    index = FaissIndex(keys, "hnsw")
-    index.save(tmp_path / "memory.faiss")
-    other = FaissIndex(vectors(500, seed=2), "hnsw")
-    other.load(tmp_path / "memory.faiss")
-    assert torch.equal(other.search(queries, 5)[1], index.search(queries, 5)[1])
-    with pytest.raises(UserError, match="500 rows and the memory 20"):
-        FaissIndex(vectors(20), "exact").load(tmp_path / "memory.faiss")
-    (tmp_path / "bad").write_bytes(b"no index")
-    with pytest.raises(UserError, match="cannot be read"):
-        other.load(tmp_path / "bad")
-
-
 def test_faiss_uses_torchs_number_of_threads():
     faiss = pytest.importorskip("faiss")
     faiss.omp_set_num_threads(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from contracts import ModelContract
 from recbole.utils import init_seed
 
-from recbole_ext.config import Config
+from recbole_ext.callbacks.build import build_callbacks
+from recbole_ext.config import Config, read_yaml
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.prefix_dataset import ROW_ID
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.modules import calibration
 from recbole_ext.paths import data_folder
-from recbole_ext.types import UserError
+from recbole_ext.types import TrainState, UserError
 
 FIXED = {"calibrate": "none", "kl_small_weight": 0.0, "enhanced_rec_weight": 1.0}
 
@@ -264,6 +266,24 @@ def test_a_refresh_after_training_changes_the_neighbours(make):
     assert not torch.equal(net.keeper.training(net.memory_weights).neighbours_of_rows(10), table)
 
 
+@pytest.mark.parametrize(("interval", "wanted"), [(1, 4), (3, 2), (10, 1)])
+@pytest.mark.parametrize("original", [False, True])
+def test_the_interval_says_how_often_the_memory_is_refreshed(make, interval, wanted, original):
+    path = data_folder("properties") / "model" / "FTRagRec-original.yaml"
+    net, _ = make(files=(path,) if original else (), retriever_update_interval=interval)
+    specs = read_yaml(path if original else path.with_name("FTRagRec.yaml"))["callbacks"]
+    refresh = next(c for c in build_callbacks(specs) if type(c).__name__ == "FaissRefresh")
+    calls = []
+    net.refresh_memory = lambda: calls.append(1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    state = TrainState(net, optimizer, total_epochs=4, steps_per_epoch=1)
+    refresh.on_fit_start(state)
+    for epoch in range(4):
+        state.epoch = state.step = epoch
+        refresh.on_epoch_start(state)
+    assert len(calls) == wanted
+
+
 @pytest.mark.parametrize("part", ["retriever", "encoder"])
 def test_loading_a_checkpoint_is_enough_to_score_with_its_memory(make, part):
     net, loaders = make(top_k=5, **FIXED)
@@ -489,7 +509,8 @@ def ndcg_of(net: Any, valid_data: Any) -> float:
     labels = rows[net.POS_ITEM_ID]
     total = 0.0
     for row in range(len(labels)):
-        rank = 1 + int((scores[row] > scores[row, labels[row]]).sum())
+        own = scores[row, labels[row]]
+        rank = 1 + int((scores[row] > own).sum()) + (int((scores[row] == own).sum()) - 1) // 2
         total += 1 / np.log2(rank + 1) if rank <= 10 else 0.0
     return total / len(labels)
 
@@ -563,6 +584,25 @@ def test_calibrated_settings_are_in_the_state_dict(make):
     assert other.retrieval.settings()["alpha"] == pytest.approx(0.77)
 
 
+def test_calibration_leaves_out_the_items_that_the_evaluation_does(make, monkeypatch):
+    """The whole history, of which the model's own input is only the end."""
+    net, loaders = make(mask_history=True, MAX_ITEM_LIST_LENGTH=3, top_k=5)
+    batches = []
+    monkeypatch.setattr(
+        calibration,
+        "mixture_ranks",
+        lambda batch, choices, cutoff: (
+            batches.append(batch) or torch.ones(len(choices), len(batch.labels))
+        ),
+    )
+    net.calibrate(loaders[1])
+    hidden = [set(row.tolist()) - {0} for batch in batches for row in batch.hidden]
+    wanted = []
+    for interaction, (rows, items), _, _ in loaders[1]:
+        wanted += [set(items[rows == row].tolist()) for row in range(len(interaction))]
+    assert hidden == wanted and max(map(len, wanted)) > 3
+
+
 def test_calibration_can_be_off(make):
     net, loaders = make(**FIXED)
     before = net.retrieval.settings()
@@ -597,6 +637,16 @@ def test_explain_names_the_neighbours(make):
         assert n.prefix == [i for i in rows[net.ITEM_SEQ][n.row].tolist() if i]
         assert n.user_token == user_token[n.user] and n.target_token == item_token[n.target]
         assert n.prefix_tokens == [item_token[i] for i in n.prefix]
+
+
+@pytest.mark.parametrize(("alpha", "mix"), [(0.0, "probability"), (0.4, "vector"), (0.4, "gate")])
+def test_explain_says_what_share_the_neighbours_have(make, alpha, mix):
+    net, _ = make(top_k=8, **{**FIXED, "alpha": alpha, "mix": mix})
+    assert all(n.alpha == pytest.approx(alpha) for n in net.explain(user=4))
+    assert net.explain(user=4)
+    if mix == "gate":
+        shake(net.retrieval.gate)
+        assert all(abs(n.alpha - alpha) > 1e-3 for n in net.explain(user=4))
 
 
 def test_explain_of_a_history_is_that_of_its_user_without_the_policy(make):
@@ -662,6 +712,22 @@ def test_result_says_what_was_used(make):
     assert report["memory_include_valid"] is False and 0 <= report["alpha"] <= 1
 
 
+def test_a_gate_does_not_report_the_alpha_that_it_replaces(make):
+    net, loaders = make(mix="gate", top_k=8)
+    for report in (net.calibrate(loaders[1]), net.result_extra()["retrieval"]):
+        assert "alpha" not in report
+        assert report["initial_alpha"] == pytest.approx(0.35)
+
+
+def test_asking_for_the_settings_of_a_learned_temperature_warns_of_nothing(make):
+    net, loaders = make(top_k=8, learn_temperature=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.calibrate(loaders[1])
+        net.retrieval.settings()
+        net.result_extra()
+
+
 # ---- wrong input
 
 
@@ -685,6 +751,14 @@ def test_result_says_what_was_used(make):
         ({"calibrate_top_k": []}, "calibrate_top_k: \\[\\] is not between"),
         ({"index": "flat"}, "index: 'flat' is none of"),
         ({"quality_percentile": 100.0}, "quality_percentile: 100.0 is not between 0 and 99"),
+        ({"calibrate_top_k": [2.5]}, "calibrate_top_k: .* whole numbers"),
+        ({"pretrain": "never"}, "pretrain: 'never' is none of auto, none"),
+        ({"retriever_inner_size": 0}, "retriever_inner_size: 0 is not between 1"),
+        ({"n_probe": -3}, "n_probe: -3 is not between 16"),
+        ({"freeze": []}, "freeze: \\[\\] .*all, none or names"),
+        ({"freeze": [3]}, "freeze: \\[3\\] .*all, none or names"),
+        ({"initializer_range": -1.0}, "initializer_range: -1.0 must be greater than 0"),
+        ({"attn_dropout_prob": 1.5}, "attn_dropout_prob: 1.5 is not in \\[0, 1\\)"),
         ({"pretrained_path": "nowhere.pt"}, "pretrained_path: nowhere.pt does not exist"),
     ],
 )

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ext.models.warm_start import load_warm_start
+from recbole_ext.models.warm_start import OURS, load_warm_start
 from recbole_ext.modules.transformer import SASEncoder
+from recbole_ext.trainer.checkpoint import FORMAT
 from recbole_ext.types import UserError
 
 SETTINGS = {"n_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
@@ -74,6 +75,38 @@ def test_a_run_folder_and_its_best_pt_are_taken(tmp_path):
         assert report.unused == [] and report.notes == []
 
 
+def test_the_format_is_the_one_that_the_trainer_writes():
+    assert OURS == FORMAT
+
+
+EVAL = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "sentence"),
+    [
+        ({"eval_args": {**EVAL, "split": {"LS": "test_only"}}},
+         "eval_args.split: {'LS': 'test_only'}.*eval_args.split: {'LS': 'valid_and_test'}"),
+        ({"eval_args": {**EVAL, "order": "RO"}}, "eval_args.order: RO.*eval_args.order: TO"),
+        ({"eval_args": {**EVAL, "group_by": None}}, "eval_args.group_by: None"),
+        ({"user_inter_num_interval": "[0,inf)"}, "user_inter_num_interval: \\[0,inf\\)"),
+        ({"item_inter_num_interval": "[0,inf)"}, "item_inter_num_interval"),
+        ({"val_interval": {"timestamp": "[0,5)"}}, "val_interval: .*val_interval: None"),
+        ({"rm_dup_inter": "first"}, "rm_dup_inter: first"),
+    ],
+)  # fmt: skip
+def test_another_split_or_filter_is_an_error(tmp_path, theirs, sentence):
+    """What trained on other rows may have seen this run's validation targets."""
+    filters = {"user_inter_num_interval": "[5,inf)", "item_inter_num_interval": "[5,inf)"}
+    run = {**SETTINGS, "eval_args": EVAL, **filters, "val_interval": None, "rm_dup_inter": None}
+    same_rows = {**run, "eval_args": {**EVAL, "mode": "uni100"}}  # says nothing about training
+    torch.save(ours(encoder(1), settings=same_rows), tmp_path / "best.pt")
+    load_warm_start(encoder(2), tmp_path, "hash", run)
+    torch.save(ours(encoder(1), settings={**run, **theirs}), tmp_path / "best.pt")
+    with pytest.raises(UserError, match=f"trained with {sentence}"):
+        load_warm_start(encoder(2), tmp_path, "hash", run)
+
+
 def test_the_report_lists_what_has_no_place(tmp_path):
     payload = ours(encoder(1))
     payload["state_dict"]["projection.weight"] = torch.zeros(2)
@@ -90,6 +123,8 @@ def test_the_originals_checkpoint_is_read_without_building_its_objects(tmp_path)
     report = load_warm_start(target, tmp_path / "DuoRec.pth", "hash", SETTINGS)
     assert same(source, target)
     assert any("does not say which item" in note for note in report.notes)
+    unproven = next(note for note in report.notes if "n_heads" in note)
+    assert "n_heads 2, hidden_act gelu, layer_norm_eps 1e-12" in unproven
 
 
 def test_the_originals_states_are_the_same(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from recbole_ext.evaluation.ranks import ranks_of
 from recbole_ext.modules import calibration, mixing
 from recbole_ext.modules.calibration import Choice, HeldOut
 
@@ -40,8 +42,10 @@ def full_rank(batch: HeldOut, choice: Choice) -> torch.Tensor:
     for b in range(B):
         label = int(batch.labels[b])
         banned = set(batch.hidden[b].tolist()) - {label} if batch.hidden is not None else set()
-        above = [i for i in range(1, N) if scores[b, i] > scores[b, label] and i not in banned]
-        ranks.append(1 + len(above))
+        others = [i for i in range(1, N) if i != label and i not in banned]
+        above = sum(bool(scores[b, i] > scores[b, label]) for i in others)
+        equal = sum(bool(scores[b, i] == scores[b, label]) for i in others)
+        ranks.append(1 + above + equal // 2)
     return torch.tensor(ranks)
 
 
@@ -67,6 +71,23 @@ def test_score_ranks_counts_better_items():
     scores = torch.tensor([[-math.inf, 3.0, 1.0, 2.0]])
     assert calibration.score_ranks(scores, torch.tensor([2])).tolist() == [3]
     assert calibration.score_ranks(scores, torch.tensor([1])).tolist() == [1]
+
+
+@pytest.mark.parametrize("n_levels", [1, 2, 5])
+def test_ties_count_as_in_the_evaluation(n_levels):
+    """With few distinct logits most items tie, more of them than the candidates looked at."""
+    plain = held_out()
+    levels = torch.randint(n_levels, (B, N), generator=torch.Generator().manual_seed(2))
+    logits = torch.where(plain.logits.isinf(), plain.logits, levels.float())
+    batch = dataclasses.replace(plain, logits=logits)
+    rows = torch.arange(B)
+    wanted = ranks_of(logits, rows, batch.labels)
+    assert torch.equal(calibration.score_ranks(logits, batch.labels), wanted)
+    found = calibration.mixture_ranks(batch, [Choice(0.0, K, 1.0), Choice(0.3, 2, 0.5)], cutoff=5)
+    for choice, ranks in zip((0.0, 0.3), found, strict=True):
+        wanted = full_rank(batch, Choice(choice, 2, 0.5))
+        assert torch.equal(ranks[wanted <= 5], wanted[wanted <= 5])
+        assert (ranks[wanted > 5] > 5).all()
 
 
 def test_ndcg_is_the_textbooks():

@@ -109,13 +109,33 @@ def test_encode_gives_each_place_its_own_state():
 
 def test_random_places_are_spread_and_belong_to_the_key():
     keys = torch.arange(2000)
-    places = random_places(keys, 10, 50, seed=3)
+    n_rows = torch.full((2000,), 50)
+    places = random_places(keys, 10, n_rows, seed=3)
     assert places.min() == 0 and places.max() == 49
     counts = torch.bincount(places.flatten(), minlength=50)
     assert counts.float().std() < 3 * (20000 / 50) ** 0.5  # of a uniform draw it is about 20
-    assert torch.equal(random_places(keys[100:110], 10, 50, seed=3), places[100:110])
-    assert not torch.equal(random_places(keys, 10, 50, seed=4), places)
+    assert torch.equal(random_places(keys[100:110], 10, n_rows[:10], seed=3), places[100:110])
+    assert not torch.equal(random_places(keys, 10, n_rows, seed=4), places)
+    first = torch.bincount(places[:, 0], minlength=50)  # calibration may take the first few alone
+    assert first.float().std() < 3 * (2000 / 50) ** 0.5
     assert (places[:-1] == places[1:]).float().mean() < 0.05  # neighbours in key share nothing
+
+
+@pytest.mark.parametrize(("n_rows", "k"), [(50, 10), (50, 37), (50, 50), (7, 10), (0, 3)])
+def test_random_places_are_distinct_and_as_many_as_there_can_be(n_rows, k):
+    places = random_places(torch.arange(200), k, torch.full((200,), n_rows), seed=0)
+    n_found = min(k, n_rows)
+    assert (places[:, n_found:] == -1).all()
+    assert all(len(set(row)) == n_found for row in places[:, :n_found].tolist())
+    assert n_found == 0 or (0 <= places[:, :n_found].min() and places.max() < n_rows)
+
+
+@pytest.mark.parametrize("policy", ["user", "row_and_later"])
+def test_there_are_as_many_random_neighbours_as_nearest_ones(policy):
+    of_policy = {"policy": policy}
+    near = keeper(index_kind="brute_force", **of_policy).scoring().neighbours_of_rows(3)
+    drawn = keeper(index_kind=None, **of_policy).scoring().neighbours_of_rows(3)
+    assert torch.equal((near >= 0).sum(1), (drawn >= 0).sum(1))
 
 
 def test_random_neighbours_respect_the_policy():
@@ -123,7 +143,8 @@ def test_random_neighbours_respect_the_policy():
     similarity, near = memory.search(torch.randn(3, D), 40, torch.tensor([1, 3, 9]))
     for user, places in zip((1, 3, 9), near, strict=True):
         found = places[places >= 0]
-        assert len(found) and not (memory.rows.users[found] == user).any()
+        wanted = (memory.rows.users != user).nonzero().flatten().tolist()
+        assert sorted(found.tolist()) == wanted
     assert torch.isinf(similarity[near < 0]).all() and torch.isfinite(similarity[near >= 0]).all()
 
 

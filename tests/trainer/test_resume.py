@@ -61,7 +61,7 @@ elif place == "write":
     kill_at(checkpoint, "write_checkpoint")
 sys.exit(main(["run", *arguments]))
 """
-KILLS = [("batch", 2), ("batch", 11), ("evaluation", 4), ("write", 1), ("write", 6)]
+KILLS = [("batch", 2), ("batch", 11), ("evaluation", 4), ("write", 1), ("write", 6), ("write", 2)]
 
 
 def start(

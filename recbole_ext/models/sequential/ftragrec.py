@@ -5,7 +5,7 @@ with the items that followed. For a query the nearest states are retrieved, a sm
 network (the retriever) says how much each counts, and the items that followed them are mixed into
 the encoder's own prediction.
 
-What differs from the original, and why (docs/ftragrec.md has the measurements): distributions are
+What differs from the original, and why (docs/ftragrec.md says more): distributions are
 mixed and not vectors (``mix: probability``, as in kNN-LM, Khandelwal et al., ICLR 2020), because an
 average of item vectors hardly moves the query; the retriever is applied on the fly to the query and
 to what was retrieved, because otherwise the loss has no gradient; the query's own rows are left
@@ -97,8 +97,10 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.tokens = [dataset.field2id_token[field] for field in (self.USER_ID, self.ITEM_ID)]
         if config["pretrained_path"]:  # after all initialisation, so that nothing undoes it
             item_hash = vocabulary_hash(self.tokens[1])
+            # as given, not as RecBole has rewritten it: so the file has the settings too
+            settings = getattr(config, "resolved", config)
             self.logger.info(
-                "%s", load_warm_start(self.encoder, config["pretrained_path"], item_hash, config)
+                "%s", load_warm_start(self.encoder, config["pretrained_path"], item_hash, settings)
             )
         self.is_frozen = config["freeze"] == "all"
         freeze_parameters(self, config["freeze"])
@@ -209,7 +211,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         places = torch.linspace(0, len(rows) - 1, max(min(n_rows, len(rows)), 1)).long()  # [n]
         self.eval()
         parts = [
-            calibration.ndcg(self._ranks(rows[part].to(mix.alpha.device), choices), CUTOFF)
+            calibration.ndcg(self._ranks(rows[part], choices, valid_data), CUTOFF)
             for part in places.split(CALIBRATE_ROWS)
         ]  # of [choices, b]
         self.train(was_training)
@@ -224,6 +226,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self, user: int | None = None, history: Sequence[int] | None = None
     ) -> list[Neighbour]:
         """Return the neighbours behind the list of a user or of a history, the heaviest first.
+
+        They are training rows, unless the memory was extended; where their ``alpha`` is 0 the list
+        is the encoder's alone.
 
         Args:
             user: Internal user id, whose own rows ``exclude`` may leave out. Alone it stands for
@@ -245,7 +250,10 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         asker = torch.tensor([rows.n_users if user is None else user])
         similarity, near = memory.search(h, int(self.retrieval.n_neighbours), asker)  # [1, K]
         found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
-        return describe_neighbours(rows, near[0], similarity[0], found.weights[0], *self.tokens)
+        alpha = float(found.alpha[0])
+        return describe_neighbours(
+            rows, near[0], similarity[0], found.weights[0], alpha, *self.tokens
+        )
 
     def result_extra(self) -> dict[str, Any]:
         """Return what ``result.json`` says about the retrieval, with the recall of its index."""
@@ -279,8 +287,22 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         row_id = interaction[ROW_ID] if ROW_ID in interaction else None
         return memory.search(h, k, interaction[self.USER_ID], row_id)
 
-    def _ranks(self, batch: Any, choices: Sequence[calibration.Choice]) -> Tensor:
+    def _hidden(self, batch: Any, valid_data: Any) -> Tensor | None:
+        """Return the items that the evaluation leaves out [B, L], 0 for none, or ``None``."""
+        if not self.mask_history:
+            return None
+        history = getattr(valid_data, "history", None)
+        if history is None:
+            return batch[self.ITEM_SEQ]
+        # all that the user had before, of which ITEM_SEQ is only the end
+        found, items = history.index(batch[self.USER_ID], batch[self.POS_ITEM_ID])  # [pairs]
+        parts = items.split(found.bincount(minlength=len(batch)).tolist())  # B x [items]
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)  # [B, L]
+
+    def _ranks(self, batch: Any, choices: Sequence[calibration.Choice], valid_data: Any) -> Tensor:
         """Return the rank of each target under each choice, [choices, B]."""
+        hidden, device = self._hidden(batch, valid_data), self.item_weight.device
+        batch = batch.to(device)
         mix, h, memory = self.retrieval, self.encode(batch), self.keeper.scoring()
         similarity, near = self._search(h, batch, memory, mix.top_k)  # [B, top_k] each
         found = mix.find(similarity, near, memory, mix.alpha)
@@ -289,7 +311,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             similarity.masked_fill(~found.valid, -torch.inf),
             found.targets,
             batch[self.POS_ITEM_ID],
-            batch[self.ITEM_SEQ] if self.mask_history else None,
+            None if hidden is None else hidden.to(device),
         )
         if mix.mix == "probability":
             return calibration.mixture_ranks(held_out, choices, CUTOFF)
