@@ -360,4 +360,6 @@ def load_run(folder: str | Path) -> Run:
     loaded.model = loaded.config.model_class(loaded.config, loaded.train_data._dataset)
     load_weights(loaded.model, payload, path)
     loaded.model.to(loaded.config["device"]).eval()
+    if loaded.config["memory_include_valid"]:  # what the test retrieved from
+        loaded.model.extend_memory(loaded.valid_data)
     return loaded

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 import recbole.trainer.trainer as host
 import torch
 from recbole.trainer import Trainer
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.registry import get_trainer
 from recbole_ext.trainer import checkpoint
+from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
 from recbole_ext.trainer.run_log import RunLog
-from recbole_ext.types import Losses, StopTraining, TrainState, UserError
+from recbole_ext.types import StopTraining, TrainState, UserError
 
 if TYPE_CHECKING:
     from recbole.trainer import Trainer as _Host
@@ -33,97 +32,6 @@ if TYPE_CHECKING:
     from recbole_ext.evaluation.ranks import RankRecorder
 else:  # a mixin: it stands in front of whichever trainer RecBole has for the model
     _Host = object
-
-
-class BatchHooks(Trainer):
-    """The hooks inside an epoch: around the loss function, and after each real optimizer step."""
-
-    state: TrainState
-    callbacks: CallbackList
-    clip_grad_norm: dict[str, Any] | None
-
-    def _train_epoch(
-        self,
-        train_data: Any,
-        epoch_idx: int,
-        loss_func: Callable | None = None,
-        show_progress: bool = False,
-    ) -> Any:
-        handle = self.optimizer.register_step_post_hook(self._after_step)
-        try:
-            with self._clip_after_unscale():
-                return super()._train_epoch(
-                    train_data, epoch_idx, self._hooked(loss_func), show_progress
-                )
-        finally:
-            handle.remove()
-
-    def _hooked(self, loss_func: Callable | None) -> Callable[[Any], Any]:
-        """Return a loss function that calls the hooks around RecBole's or the model's own."""
-        named = getattr(self.model, "losses", None) if loss_func is None else None
-        compute = loss_func or self.model.calculate_loss
-        name = (
-            compute.__name__.removeprefix("calculate_")
-            if "calculate" in compute.__name__
-            else "loss"
-        )
-        reweighted = bool(self.callbacks.having("on_loss"))
-
-        def hooked(interaction: Any) -> Any:
-            state = self.state
-            state.batch = interaction
-            self.callbacks.run("on_batch_start", state)
-            raw = named(interaction) if named else compute(interaction)
-            state.losses = dict(raw) if named else _named(raw, name)
-            self.callbacks.run("on_loss", state)
-            self._count(state.losses)
-            if not named and not reweighted:
-                return raw  # RecBole's own object, so that its sums are RecBole's to the bit
-            losses = tuple(state.losses.values())
-            return losses if len(losses) > 1 else losses[0]
-
-        return hooked
-
-    def _count(self, losses: Losses) -> None:
-        if not any(loss.requires_grad for loss in losses.values()):
-            raise UserError(
-                "nothing is left to train: no loss depends on a trainable parameter; "
-                "see callbacks and freeze"
-            )
-        for name, loss in losses.items():
-            value, count = self._loss_sums.get(name, (0.0, 0))
-            self._loss_sums[name] = (value + loss.detach().double(), count + 1)
-
-    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self.state.step += 1
-        self.callbacks.run("on_batch_end", self.state)
-
-    @contextmanager
-    def _clip_after_unscale(self) -> Iterator[None]:
-        """Clip inside ``scaler.step``, after it has unscaled; RecBole clips what is scaled."""
-        clip = self.clip_grad_norm
-        if not (clip and self.enable_scaler):
-            yield
-            return
-
-        def clip_gradients(optimizer: Any, args: Any, kwargs: Any) -> None:
-            clip_grad_norm_(self.model.parameters(), **clip)
-
-        handle = self.optimizer.register_step_pre_hook(clip_gradients)
-        self.clip_grad_norm = None
-        try:
-            yield
-        finally:
-            self.clip_grad_norm = clip
-            handle.remove()
-
-    def _check_nan(self, loss: Tensor) -> None:
-        if torch.isnan(loss):
-            raise UserError(
-                f"the training loss is not a number in epoch {self.state.epoch}, step "
-                f"{self.state.step}; lower learning_rate or set clip_grad_norm: {{max_norm: 5}} "
-                "(last.pt holds the epoch before)"
-            )
 
 
 class RunHooks(_Host):
@@ -274,7 +182,9 @@ class RunHooks(_Host):
         n_batches = max(self.state.steps_per_epoch, 1)
         return {
             name: value / n_batches
-            for name, value in _named(values if len(values) > 1 else values[0], "loss").items()
+            for name, value in named_losses(
+                values if len(values) > 1 else values[0], "loss"
+            ).items()
         }
 
     def _valid_epoch(
@@ -466,12 +376,6 @@ def build_trainer(
             return base(config, model)
     bases = (RunHooks, BatchHooks) if base is Trainer else (RunHooks, base, BatchHooks)
     return type(f"Hooked{base.__name__}", bases, {})(config, model, folder, callbacks, vocabulary)
-
-
-def _named(raw: Any, name: str) -> dict[str, Any]:
-    if isinstance(raw, tuple):
-        return {f"{name}{number}": part for number, part in enumerate(raw, 1)}
-    return {name: raw}
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def kill_at(owner, name, before=True):
     setattr(owner, name, wrapper)
 
 if place == "batch":
-    from recbole_ext.trainer.hooked_trainer import BatchHooks
+    from recbole_ext.trainer.batch_hooks import BatchHooks
     kill_at(BatchHooks, "_after_step")
 elif place == "evaluation":
     from recbole_ext.trainer.hooked_trainer import RunHooks

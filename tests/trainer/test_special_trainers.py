@@ -13,8 +13,9 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_ext.callbacks.base import Callback, CallbackList
+from recbole_ext.trainer.batch_hooks import BatchHooks
 from recbole_ext.trainer.checkpoint import read_checkpoint
-from recbole_ext.trainer.hooked_trainer import BatchHooks, RunHooks, build_trainer
+from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
 from recbole_ext.types import TrainState, UserError
 from tests.trainer.training import prepare, records, write_knowledge
 
