@@ -74,12 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"writing failed: {error.strerror}; free space or choose another --output_dir "
             "(what a run folder holds already is whole)"
         )
-    except KeyboardInterrupt:
-        print(
-            "\nrecbole-ext: interrupted; a run that has finished an epoch continues with "
-            "--resume=<run folder>",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interrupt:
+        folder = interrupt.args[0] if interrupt.args else "<run folder>"
+        print(f"\nrecbole-ext: interrupted; continue with --resume={folder}", file=sys.stderr)
         return 130
 
 

@@ -159,7 +159,10 @@ class Config(RecBoleConfig):
         try:
             super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
         except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
-            raise UserError(f"settings: {error}") from error
+            hint = ""
+            if "input_type" in str(error):  # RecBole's words for a model without settings
+                hint = "; a model outside the package names its family: family = 'sequential'"
+            raise UserError(f"settings: {error}{hint}") from error
 
     def compatibility_settings(self) -> None:
         """Leave numpy alone: ``compat`` has put in place what RecBole needs."""

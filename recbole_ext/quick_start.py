@@ -139,6 +139,14 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
             run_folder.write_config(folder, _portable(config))
         try:
             return Run(config, folder, resuming).go()
+        except UserError:
+            if not resuming and config["local_rank"] == 0:
+                run_folder.stop_logging()
+                run_folder.clear_unused(folder)  # so that the next attempt may have the name
+            raise
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = (str(folder),)  # for the sentence that says how to go on
+            raise
         finally:
             run_folder.stop_logging()  # whatever this process does next is no part of the run
 
@@ -227,6 +235,11 @@ class Run:
             self.logger.info("%s", self.dataset)
             self.vocabulary = vocabulary_of(self.dataset)
             self.train_data, self.valid_data, self.test_data = create_loaders(config, self.dataset)
+        if max(config["topk"]) >= self.dataset.item_num:
+            raise UserError(
+                f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
+                f"({self.dataset.item_num - 1})"
+            )
 
     def build(self) -> Any:
         """Build model and trainer, and arm the resume where there is one."""

@@ -7,11 +7,12 @@ import logging
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def make_folder(output_dir: str | Path | None, model: str, dataset: str) -> Path
             f"cannot write into the folder {folder}: {error.strerror}; choose another --output_dir"
         ) from None
     return folder
+
+
+def clear_unused(folder: Path) -> None:
+    """Take away what a run that never finished an epoch left; files of others stay."""
+    if any((folder / name).exists() for name in ("metrics.jsonl", "best.pt", "last.pt")):
+        return
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for name in ("config.yaml", "train.log", ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something else
+        folder.rmdir()
 
 
 @contextmanager

@@ -46,9 +46,11 @@ def check_values(settings: Mapping[str, Any]) -> None:
     negatives = settings.get("train_neg_sample_args") or {}
     distributions = ("uniform", "popularity", None)
     _one_of("train_neg_sample_args.distribution", negatives.get("distribution"), distributions)
-    for key in ("epochs", "stopping_step", "eval_step", "worker"):
-        if isinstance(settings.get(key), int) and settings[key] < 0:
+    for key in ("epochs", "stopping_step", "eval_step", "worker", "seed", "weight_decay"):
+        if isinstance(settings.get(key), (int, float)) and settings[key] < 0:
             raise UserError(f"{key} must be 0 or more, not {settings[key]!r}")
+    if isinstance(settings.get("seed"), int) and settings["seed"] >= 2**32:
+        raise UserError(f"seed must be below 2**32 (numpy's limit), not {settings['seed']}")
 
 
 def check_metrics(settings: Mapping[str, Any]) -> None:

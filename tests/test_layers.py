@@ -26,6 +26,7 @@ LAYERS = (
     ("rerankers", "evaluation"),
     ("quick_start", "compare", "pipeline", "doctor", "report"),
     ("cli", "serving"),
+    ("__main__",),
 )
 """From the bottom up. A new module or sub-package of ``recbole_ext`` takes its place here."""
 

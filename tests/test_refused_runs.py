@@ -1,0 +1,43 @@
+"""A run that is refused leaves nothing in the way of the next attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_ext.quick_start import run
+from recbole_ext.types import UserError
+
+
+@pytest.fixture
+def settings(tiny_settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    rest = {k: v for k, v in tiny_settings.items() if k != "train_neg_sample_args"}
+    return {**rest, "epochs": 1, "embedding_size": 8, "output_dir": str(tmp_path / "run")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"topk": [500], "valid_metric": "MRR@500"}, "topk .500. asks for more items than .* .40."),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": 2**32}, "seed must be below"),
+        ({"weight_decay": -0.5}, "weight_decay must be 0 or more"),
+    ],
+)
+def test_a_refused_run_leaves_no_folder(
+    wrong: dict[str, Any], sentence: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run("BPR", "tiny", config_dict={**settings, **wrong})
+    assert not (tmp_path / "run").exists()
+    assert run("BPR", "tiny", config_dict=settings)["folder"] == str(tmp_path / "run")
+
+
+def test_what_others_put_into_the_folder_stays(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError):
+        run("BPR", "tiny", config_dict={**settings, "topk": [500], "valid_metric": "MRR@500"})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
