@@ -338,7 +338,8 @@ class RunHooks(_Host):
         interaction, row_idx = batched_data[:2]
         _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
         self._n_rows += len(scores)
-        if self.ranks is not None and row_idx is not None:
+        # value metrics (AUC) take scores [n] of single pairs: nothing is ranked
+        if self.ranks is not None and row_idx is not None and scores.dim() == 2:
             users = torch.empty(scores.shape[0], dtype=torch.long)  # [B]
             users[row_idx] = interaction[self.config["USER_ID_FIELD"]].cpu()
             self.ranks.add(scores, users, positive_u, positive_i)

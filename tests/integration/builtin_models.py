@@ -186,8 +186,8 @@ def main() -> int:
     """Train what is asked for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for one model")
-    parser.add_argument("--folder", type=Path, help="keep runs and logs here")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one model")
+    parser.add_argument("--folder", type=Path, help="keep runs and logs in this new folder")
     chosen = parser.parse_args()
 
     import_once()
