@@ -1,7 +1,10 @@
 """FAISS search: exact, inverted lists (IVF) or a neighbour graph (HNSW), all by cosine.
 
-FAISS cannot leave out other rows for each query, so the search fetches more than it needs, drops
-the excluded rows, and fetches more still for the few queries that came out short.
+FAISS leaves out the same rows for all queries of a call. IVF scans whole lists, where that costs
+little, so queries that must not find the same rows are searched together. Elsewhere it costs
+FAISS its matrix products (exact) or the neighbours beyond the excluded ones (HNSW): there the
+search fetches more than it needs, drops the excluded rows, and fetches more still for the few
+queries that came out short.
 """
 
 from __future__ import annotations
@@ -92,29 +95,60 @@ class FaissIndex:
         if k < 1:
             raise ValueError(f"k {k} must be at least 1")
         keys = unit_rows(queries).cpu()  # [B, D]
+        if excluded is None:
+            similarity, ids = self._fetch(keys, k)  # [B, K] each
+        elif self.kind == "ivf":
+            similarity, ids = self._search_by_range(keys, k, excluded.cpu())
+        else:
+            similarity, ids = self._over_fetch(keys, k, excluded.cpu())
+        similarity, ids = pad_neighbours(similarity, ids, k)
+        return similarity.to(queries.device), ids.to(queries.device)
+
+    def _search_by_range(self, keys: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
+        """Search queries [B, D] that share an excluded range [B, 2] in one call for each range."""
+        similarity = torch.empty((len(keys), k))  # [B, K]
+        ids = torch.empty((len(keys), k), dtype=torch.int64)  # [B, K]
+        ranges, group = excluded.unique(dim=0, return_inverse=True)  # [G, 2], [B]
+        members = group.argsort(stable=True).split(group.bincount().tolist())
+        for (start, stop), places in zip(ranges.tolist(), members, strict=True):
+            similarity[places], ids[places] = self._fetch(keys[places], k, range(start, stop))
+        return similarity, ids
+
+    def _over_fetch(self, keys: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
+        """Search queries [B, D] for more than K rows until K remain without the excluded [B, 2]."""
         similarity = torch.full((len(keys), k), float("-inf"))  # [B, K]
         ids = torch.full((len(keys), k), MISSING)  # [B, K]
         short = torch.arange(len(keys))  # queries still to be answered
-        fetch = min(k if excluded is None else 2 * k, self.n_rows)
+        fetch = min(2 * k, self.n_rows)
         while len(short):
             found_sim, found_ids = self._fetch(keys[short], fetch)  # [b, fetch] each
             exhausted = (found_ids == MISSING).any(1)  # [b], more would not come of fetching more
-            drop = None if excluded is None else excluded[short.to(excluded.device)].cpu()
-            found_sim, found_ids = drop_excluded(found_sim, found_ids, drop)
+            found_sim, found_ids = drop_excluded(found_sim, found_ids, excluded[short])
             found_sim, found_ids = pad_neighbours(found_sim[:, :k], found_ids[:, :k], k)
             similarity[short], ids[short] = found_sim, found_ids
-            if fetch >= self.n_rows or excluded is None:
+            if fetch >= self.n_rows:
                 break
             short = short[(found_ids == MISSING).any(1) & ~exhausted]
             fetch = min(4 * fetch, self.n_rows)
-        return similarity.to(queries.device), ids.to(queries.device)
+        return similarity, ids
 
-    def _fetch(self, keys: Tensor, fetch: int) -> tuple[Tensor, Tensor]:
-        """Search [b, D] for [b, fetch] similarities and ids, -1 where FAISS found none."""
+    def _fetch(
+        self, keys: Tensor, fetch: int, hidden: range = range(0)
+    ) -> tuple[Tensor, Tensor]:
+        """Search [b, D] for [b, fetch] similarities and ids, -1 where FAISS found none.
+
+        Args:
+            keys: Queries.
+            fetch: Rows to find for each.
+            hidden: Ids that none of them may find; IVF only.
+        """
         faiss = import_faiss()
         params = None
         if self.kind == "hnsw":  # a beam narrower than the answer would cut it short
             params = faiss.SearchParametersHNSW(efSearch=max(2 * fetch, 64))
+        elif hidden:
+            selector = faiss.IDSelectorNot(faiss.IDSelectorRange(hidden.start, hidden.stop))
+            params = faiss.SearchParametersIVF(sel=selector, nprobe=self._index.nprobe)
         similarity, ids = self._index.search(keys.numpy(), fetch, params=params)
         return torch.from_numpy(similarity), torch.from_numpy(ids)
 

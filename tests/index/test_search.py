@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Container
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def vectors(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def reference(
-    keys: np.ndarray, query: np.ndarray, k: int, forbidden: range
+    keys: np.ndarray, query: np.ndarray, k: int, forbidden: Container[int]
 ) -> list[tuple[float, int]]:
     """Return the k nearest (cosine, row) of one query, by looking at every row."""
     found = []
@@ -65,9 +66,30 @@ def test_approximate_search_finds_nearly_all_and_never_the_excluded(kind):
     assert not ((ids >= ranges[:, :1]) & (ids < ranges[:, 1:])).any()
 
 
+def test_ivf_finds_what_its_lists_hold_without_the_excluded_rows():
+    """Queries share ranges, or have one alone, or an empty one: each as a loop over its lists."""
+    keys, queries = vectors(4000), vectors(60, seed=1)
+    ranges = torch.tensor([[0, 900], [700, 2500], [5, 5], [4000, 4000]])[torch.arange(60) % 4]
+    ranges[7] = torch.tensor([100, 3900])
+    faiss = pytest.importorskip("faiss")
+    index = FaissIndex(keys, "ivf")
+    _, ids = index.search(queries, 10, ranges)
+    lists = index._index.invlists
+    _, probed = index._index.quantizer.search(unit_rows(queries).numpy(), index._index.nprobe)
+    for i in range(60):
+        held = [
+            int(row)
+            for n in probed[i]
+            for row in faiss.rev_swig_ptr(lists.get_ids(int(n)), lists.list_size(int(n)))
+        ]
+        forbidden = set(range(4000)) - set(held) | set(range(*ranges[i].tolist()))
+        wanted = reference(keys.double().numpy(), queries[i].double().numpy(), 10, forbidden)
+        assert ids[i].tolist() == [row for _, row in wanted]
+
+
 @pytest.mark.parametrize("kind", (*EXACT, "hnsw"))
 def test_a_user_who_fills_the_neighbourhood_does_not_empty_the_answer(kind):
-    """The 900 nearest rows are excluded: over-fetching must go on until others turn up."""
+    """The 900 nearest rows are excluded: the search must go on until others turn up."""
     torch.manual_seed(0)
     own = torch.tensor([1.0] + [0.0] * (D - 1)) + 0.01 * torch.randn(900, D)
     others = torch.randn(100, D)
