@@ -18,6 +18,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_ext.data.cache import cached
+from recbole_ext.data.cells import bad_cell
 from recbole_ext.data.check import check_files
 from recbole_ext.data.eval_loaders import (
     FrozenNegativesLoader,
@@ -116,6 +117,8 @@ def _said_of(config: Any) -> Iterator[None]:
         sentence = str(error).strip().splitlines()[0].rstrip(".")
         if isinstance(error, UnicodeDecodeError):
             sentence = f"a file is not {error.encoding} text ({error.reason}); save it as UTF-8"
+        elif isinstance(error, ValueError):
+            sentence = bad_cell(config) or sentence
         raise UserError(
             f"dataset '{config['dataset']}' in {config['data_path']}: {sentence}"
         ) from error

@@ -132,9 +132,7 @@ class FaissIndex:
             fetch = min(4 * fetch, self.n_rows)
         return similarity, ids
 
-    def _fetch(
-        self, keys: Tensor, fetch: int, hidden: range = range(0)
-    ) -> tuple[Tensor, Tensor]:
+    def _fetch(self, keys: Tensor, fetch: int, hidden: range = range(0)) -> tuple[Tensor, Tensor]:
         """Search [b, D] for [b, fetch] similarities and ids, -1 where FAISS found none.
 
         Args:

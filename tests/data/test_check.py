@@ -110,7 +110,11 @@ WRONG: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
         ["byte-order mark", "set encoding: utf-8-sig"],
     ),
     "unknown encoding": (HEADER + ROWS, {"encoding": "utf-88"}, ["no encoding 'utf-88'"]),
-    "a word for a number": (HEADER + ROWS + "u1\ti1\tnoon\n", {}, ["dataset 'shop'", "timestamp"]),
+    "a word for a number": (
+        HEADER + ROWS + "u1\ti1\tnoon\n",
+        {},
+        ["dataset 'shop'", "shop.inter, line 32: 'noon' in column timestamp:float", "correct it"],
+    ),
     "load_col without the time": (
         HEADER + ROWS,
         {"load_col": {"inter": ["user_id", "item_id"]}},
@@ -150,6 +154,20 @@ def test_what_is_wrong_is_named_with_its_remedy(case: str, tmp_path: Path) -> No
     sentence = sentence_of(config_of(shop(tmp_path, content), **settings))
     for part in parts:
         assert part in sentence
+
+
+def test_a_word_among_numbers_of_a_list_is_found_in_its_file(tmp_path: Path) -> None:
+    shop(tmp_path, "item_id:token\tsize:float_seq\ni1\t1 2\ni2\t\ni3\t4 big 6\n", "shop.item")
+    columns = {**COLUMNS, "item": ["item_id", "size"]}
+    sentence = sentence_of(config_of(shop(tmp_path, HEADER + ROWS), load_col=columns))
+    assert "shop.item, line 4: '4 big 6' in column size:float_seq is not a number" in sentence
+    # and a column that is not loaded is not blamed for another's fault
+    shop(
+        tmp_path, "item_id:token\tsize:float\tweight:float\ni1\tbig\t1\ni2\t2\theavy\n", "shop.item"
+    )
+    columns = {**COLUMNS, "item": ["item_id", "weight"]}
+    sentence = sentence_of(config_of(tmp_path, load_col=columns))
+    assert "line 3: 'heavy' in column weight:float" in sentence
 
 
 def test_load_col_without_inter_is_refused_even_with_its_file(tmp_path: Path) -> None:
