@@ -75,8 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "(what a run folder holds already is whole)"
         )
     except KeyboardInterrupt as interrupt:
-        folder = interrupt.args[0] if interrupt.args else "<run folder>"
-        print(f"\nrecbole-ext: interrupted; continue with --resume={folder}", file=sys.stderr)
+        hint = (
+            f"continue with --resume={interrupt.args[0]}"
+            if interrupt.args  # the run folder
+            else "the run had not begun: give the same command again"
+        )
+        print(f"\nrecbole-ext: interrupted; {hint}", file=sys.stderr)
         return 130
 
 

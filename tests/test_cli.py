@@ -116,13 +116,18 @@ def test_an_output_folder_may_be_spaced(call: Call, asked: list[tuple[tuple, dic
     assert asked[0][1] == {"overrides": ["--output_dir=there"]}
 
 
-def test_an_interruption_is_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_130_and_says_how_to_go_on(
+    call: Call, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(quick_start.Run, "go", interrupt)
+    code, _, err = call("run", "--model=BPR", "--output_dir=there", *tiny)
+    assert code == 130 and "--resume=there" in err and "Traceback" not in err
     monkeypatch.setattr(quick_start, "run", interrupt)
-    code, _, err = call("run", "-m", "BPR", "-d", "tiny")
-    assert code == 130 and "--resume=<run folder>" in err and "Traceback" not in err
+    code, _, err = call("run", "--model=BPR", *tiny)
+    assert code == 130 and "had not begun: give the same command again" in err
 
 
 def test_a_bug_is_not_taken_for_bad_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
