@@ -13,13 +13,20 @@ import io
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from callbacks.loop import Spy, assert_same, fit, load, new_state, new_toy, weights
 
 from recbole_ext.callbacks.base import HOOKS, Callback
 from recbole_ext.callbacks.build import build_callbacks, find_callback
+from recbole_ext.quick_start import run
+from recbole_ext.trainer.batch_hooks import BatchHooks
+from recbole_ext.trainer.checkpoint import read_checkpoint
 from recbole_ext.types import UserError
+
+BROKEN_OFF_AT = 10
+"""Optimizer step at which a run of the trainer is broken off: in the third of its epochs."""
 
 
 class CallbackContract:
@@ -98,6 +105,38 @@ class CallbackContract:
         assert max(last) == end and resumed.stop == whole.stop
         _assert_equal(load(last[end]), load(saved[end]))  # the optimizer and the callback too
 
+    def test_a_run_that_was_broken_off_ends_as_the_whole_one(
+        self, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same through the trainer, its ``last.pt`` and ``--resume``."""
+        settings = {**tiny_settings, "callbacks": [{self.name: self.arguments}], "epochs": 4}
+
+        def run_in(name: str) -> None:
+            chosen = {**settings, "output_dir": str(tmp_path / name)}
+            run("callbacks.toy_model:ToySeq", "tiny", config_dict=chosen)
+
+        run_in("whole")
+        step = BatchHooks._after_step
+
+        def kill(trainer: BatchHooks, *arguments: Any) -> None:
+            step(trainer, *arguments)
+            if trainer.state.step == BROKEN_OFF_AT:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(BatchHooks, "_after_step", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_in("broken")
+        monkeypatch.setattr(BatchHooks, "_after_step", step)
+        assert read_checkpoint(tmp_path / "broken" / "last.pt")["epoch"] == 1
+        run(resume=tmp_path / "broken")
+        for name in ("best.pt", "last.pt"):
+            whole, resumed = (
+                read_checkpoint(tmp_path / which / name) for which in ("whole", "broken")
+            )
+            for payload in (whole, resumed):
+                payload.pop("settings")
+            _assert_equal(resumed, whole)
+
     def test_hooks_leave_the_random_generators_alone(self, tmp_path: Path) -> None:
         fit([self.make()], folder=tmp_path, lists=Spy)
 
@@ -149,5 +188,7 @@ def _assert_equal(one: Any, other: Any) -> None:
             _assert_equal(a, b)
     elif isinstance(one, torch.Tensor):
         assert torch.equal(one, other)
+    elif isinstance(one, np.ndarray):
+        assert np.array_equal(one, other)
     else:
         assert one == other

@@ -56,6 +56,7 @@ class TestTimeBudget(CallbackContract):
 
     # The seconds that the two runs take differ.
     test_a_resumed_run_ends_as_the_whole_one = None  # type: ignore[assignment]
+    test_a_run_that_was_broken_off_ends_as_the_whole_one = None  # type: ignore[assignment]
 
     def test_it_ends_training(self) -> None:
         assert fit([self.make({"minutes": 0})], epochs=5).step == 4
