@@ -58,7 +58,8 @@ class TrainState:
         train_data: The training data loader.
         valid_data: The validation data loader, or ``None``.
         folder: The run folder, or ``None`` when nothing is kept.
-        payload: Returns what a checkpoint of the model holds; the trainer's says whose it is, too.
+        save: Writes a checkpoint of the model to a file, whole or not at all; ``None`` when nothing is
+            kept.
         log: ``log(name, value, step)`` writes a scalar to TensorBoard (and W&B when it is on).
     """
 
@@ -77,4 +78,4 @@ class TrainState:
     valid_data: Any = None
     folder: Path | None = None
     log: Callable[[str, float, int], None] = lambda name, value, step: None
-    payload: Callable[[], dict[str, Any]] | None = None
+    save: Callable[[Path], None] | None = None

@@ -30,7 +30,7 @@ class Checkpoint(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Refuse a run that keeps nothing."""
-        if state.folder is None or state.payload is None:
+        if state.folder is None or state.save is None:
             raise UserError("Checkpoint needs a run folder, and this run keeps nothing")
         self._written = []
 
@@ -38,12 +38,9 @@ class Checkpoint(Callback):
         """Write when due, then delete what is too old."""
         if (state.epoch + 1) % self._every != 0:
             return
-        # Here, not above: the trainer package stands on the same layer.
-        from recbole_ext.trainer.checkpoint import write_checkpoint
-
-        assert state.folder is not None and state.payload is not None
+        assert state.folder is not None and state.save is not None
         name = f"epoch-{state.epoch}.pt"
-        write_checkpoint(state.folder / name, state.payload())
+        state.save(state.folder / name)
         self._written.append(name)
         while self._keep is not None and len(self._written) > self._keep:
             (state.folder / self._written.pop(0)).unlink(missing_ok=True)

@@ -74,7 +74,7 @@ class RunHooks(_Host):
             steps_per_epoch=0,
             folder=folder,
             log=self._log_scalar,
-            payload=lambda: self._payload(self.state.epoch),
+            save=lambda path: checkpoint.write_checkpoint(path, self._payload(self.state.epoch)),
         )
         self._phase: str | None = None
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ext.callbacks.base import HOOKS, Callback, CallbackList
+from recbole_ext.trainer.checkpoint import write_checkpoint
 from recbole_ext.types import StopTraining, TrainState
 
 N_ROWS, BATCH, STEPS = 32, 8, 4
@@ -82,12 +83,15 @@ def new_state(model: nn.Module | None = None, epochs: int = 4, **more: Any) -> T
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
     more.setdefault("valid_data", toy_data(seed=1))
     state = TrainState(model, optimizer, total_epochs=epochs, steps_per_epoch=STEPS, **more)
-    state.payload = lambda: {
-        "model": type(state.model).__name__,
-        "epoch": state.epoch,
-        "step": state.step,
-        "state_dict": state.model.state_dict(),
-    }
+    state.save = lambda path: write_checkpoint(
+        path,
+        {
+            "model": type(state.model).__name__,
+            "epoch": state.epoch,
+            "step": state.step,
+            "state_dict": state.model.state_dict(),
+        },
+    )
     return state
 
 

@@ -73,7 +73,7 @@ def test_what_was_there_stays_when_writing_fails(
             raise UserError("cannot write: no space left")
         write(path, payload)
 
-    monkeypatch.setattr(checkpoint, "write_checkpoint", full)
+    monkeypatch.setattr("callbacks.loop.write_checkpoint", full)
     with pytest.raises(UserError, match="no space"):
         fit([Checkpoint(keep=1)], folder=tmp_path)
     assert names(tmp_path) == ["epoch-1.pt"]
