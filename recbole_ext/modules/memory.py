@@ -6,13 +6,14 @@ must not find is always one range of places: the user's rows, or the later ones 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from recbole_ext.index.interface import Index
@@ -30,19 +31,27 @@ class MemoryRows:
         item_seq_len: [R].
         targets: The item that followed [R].
         users: [R].
+        times: When the targets were taken [R], in any unit; ``None``: in the order of the rows.
 
     Attributes:
-        order: Row id at each place [R]: rows sorted by user, ids ascending within a user.
+        order: Row id at each place [R]: rows sorted by user, and by time within a user.
         place: Place of each row id [R].
         begin: First place of each user [U + 1]; a user's rows end where the next one's begin.
     """
 
     def __init__(
-        self, item_seq: Tensor, item_seq_len: Tensor, targets: Tensor, users: Tensor
+        self,
+        item_seq: Tensor,
+        item_seq_len: Tensor,
+        targets: Tensor,
+        users: Tensor,
+        times: Tensor | None = None,
     ) -> None:
         self.item_seq = item_seq
         self.item_seq_len = item_seq_len
-        self.order = users.argsort(stable=True)  # [R]
+        self.times = times
+        by_time = torch.arange(len(users)) if times is None else times.argsort(stable=True)  # [R]
+        self.order = by_time[users[by_time].argsort(stable=True)]  # [R]
         self.place = torch.empty_like(self.order)
         self.place[self.order] = torch.arange(len(users))
         self.targets = targets[self.order]  # [R], by place
@@ -73,7 +82,11 @@ class MemoryRows:
     def extended(self, other: MemoryRows) -> MemoryRows:
         """Return these rows followed by ``other``'s; the ids of these rows stay."""
         mine, theirs = self.by_row_id(), other.by_row_id()
-        return MemoryRows(*(torch.cat(pair) for pair in zip(mine, theirs, strict=True)))
+        times = None
+        if self.times is not None and other.times is not None:
+            times = torch.cat([self.times, other.times])  # [R + rows of other]
+        item_seq, item_seq_len, targets, users = map(torch.cat, zip(mine, theirs, strict=True))
+        return MemoryRows(item_seq, item_seq_len, targets, users, times)
 
     def by_row_id(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return item_seq [R, L], item_seq_len, targets and users [R] in the order of row ids."""
@@ -110,7 +123,7 @@ class MemoryRows:
         lengths = self.item_seq_len[self.order]  # [R], by place
         by_length = lengths.argsort(stable=True)  # [R], places
         parts = []
-        for places in by_length.split(ENCODE_ROWS):
+        for places in _progress(by_length.split(ENCODE_ROWS), "states"):
             longest = int(lengths[places].max())
             item_seq = self.item_seq[self.order[places], :longest].to(device)  # [b, longest]
             parts.append(encoder(item_seq, lengths[places].to(device)))  # [b, D]
@@ -179,7 +192,9 @@ class Memory:
         """
         if "places" not in self._cache:
             parts = torch.arange(len(self.rows)).split(SEARCH_ROWS)
-            self._cache["places"] = torch.cat([self._search_rows(p, k)[1].int() for p in parts])
+            self._cache["places"] = torch.cat(
+                [self._search_rows(p, k)[1].int() for p in _progress(parts, "neighbours")]
+            )
         return self._cache["places"]
 
     @torch.no_grad()
@@ -211,6 +226,11 @@ class Memory:
     def _search_rows(self, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
         states = self.states[places.to(self.states.device)]  # [b, D]
         return self.search(states, k, self.rows.users[places], self.rows.order[places])
+
+
+def _progress(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:
+    """Show a bar on a terminal where it takes longer than a few seconds."""
+    return tqdm(parts, f"memory, {what}", delay=5, leave=False, disable=None)
 
 
 def random_places(keys: Tensor, k: int, n_rows: Tensor, seed: int) -> Tensor:

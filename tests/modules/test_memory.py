@@ -58,6 +58,25 @@ def test_places_are_sorted_by_user_and_row_ids_map_to_them():
     assert memory_rows.targets.tolist() == [2, 3, 6, 1, 5, 4]
 
 
+def test_rows_that_are_not_in_the_order_of_time_are_sorted_by_it():
+    """As a random split leaves them: what came later must be a range behind the row itself."""
+    users = torch.tensor([3, 1, 3, 1, 3])
+    times = torch.tensor([5.0, 2.0, 4.0, 1.0, 6.0])
+    items = torch.tensor([[1, 0], [2, 0], [3, 0], [4, 0], [5, 0]])
+    lengths = torch.ones(5, dtype=torch.long)
+    memory_rows = MemoryRows(items, lengths, torch.arange(5) + 10, users, times)
+    assert memory_rows.order.tolist() == [3, 1, 2, 0, 4]
+    hidden = memory_rows.excluded("row_and_later", users, torch.arange(5))
+    later = [sorted(memory_rows.order[a:b].tolist()) for a, b in hidden.tolist()]
+    assert later == [
+        [r for r in range(5) if users[r] == users[i] and times[r] >= times[i]] for i in range(5)
+    ]
+    both = memory_rows.extended(
+        MemoryRows(items[:1], lengths[:1], torch.tensor([20]), torch.tensor([1]), times[:1] + 9)
+    )
+    assert both.order.tolist() == [3, 1, 5, 2, 0, 4]
+
+
 def test_policy_user_hides_all_rows_of_the_user():
     memory_rows = rows()
     ranges = memory_rows.excluded("user", torch.tensor([1, 3, 2, 5, 6, 99]))

@@ -265,8 +265,14 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         return {"retrieval": report}
 
     def _rows_of(self, dataset: Any) -> MemoryRows:
-        fields = (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.POS_ITEM_ID, self.USER_ID)
-        return MemoryRows(*(dataset.inter_feat[field] for field in fields))
+        rows = dataset.inter_feat
+        return MemoryRows(
+            rows[self.ITEM_SEQ],
+            rows[self.ITEM_SEQ_LEN],
+            rows[self.POS_ITEM_ID],
+            rows[self.USER_ID],
+            rows[dataset.time_field] if dataset.time_field in rows else None,
+        )
 
     def _states(self, interaction: Any, memory: Memory, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states [B, D] and log p(label) [B]: looked up if frozen, else computed."""
