@@ -58,8 +58,8 @@ class TrainState:
         train_data: The training data loader.
         valid_data: The validation data loader, or ``None``.
         folder: The run folder, or ``None`` when nothing is kept.
-        save: Writes a checkpoint of the model to a file, whole or not at all; ``None`` when nothing is
-            kept.
+        save: Writes a checkpoint of the model to a file, whole or not at all; ``None`` without a
+            run folder.
         log: ``log(name, value, step)`` writes a scalar to TensorBoard (and W&B when it is on).
     """
 
