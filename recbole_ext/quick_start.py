@@ -212,6 +212,9 @@ class Run:
         if config["log_wandb"] and importlib.util.find_spec("wandb") is None:
             raise UserError("log_wandb needs wandb; run: pip install 'recbole-ext[wandb]'")
         self.load_data()
+        # before a warm start takes its hours; RecBole's models have no such check
+        check = getattr(config.model_class, "check_settings", lambda *_: None)
+        check(config, self.train_data._dataset)
         self._find_warm_start()
         trainer = self.build()
         with self.phases("train"):

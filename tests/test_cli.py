@@ -18,6 +18,8 @@ import yaml
 from recbole_ext import quick_start
 from recbole_ext.cli import USAGE, main
 from recbole_ext.run_folder import plain
+from recbole_ext.trainer.checkpoint import read_checkpoint, write_checkpoint
+from recbole_ext.types import UserError
 
 ARCHITECTURE = {
     "config.yaml",
@@ -357,3 +359,12 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     for path in (disk / "x").glob("*.pt"):
         torch.load(path, weights_only=True)
     assert not list((disk / "x").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("disk", [300], indirect=True)
+def test_a_checkpoint_that_does_not_fit_says_that_the_disk_is_full(disk: Path) -> None:
+    write_checkpoint(disk / "best.pt", {"weights": torch.ones(1000)})
+    with pytest.raises(UserError, match="No space left on device; free space"):
+        write_checkpoint(disk / "best.pt", {"weights": torch.zeros(100_000)})
+    assert read_checkpoint(disk / "best.pt")["weights"].sum() == 1000
+    assert [path.name for path in disk.iterdir()] == ["best.pt"]

@@ -41,3 +41,19 @@ def test_what_others_put_into_the_folder_stays(settings: dict[str, Any], tmp_pat
     with pytest.raises(UserError):
         run("BPR", "tiny", config_dict={**settings, "topk": [500], "valid_metric": "MRR@500"})
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"mix": "vectors"}, "mix: 'vectors' is none of"),
+        ({"top_k": 9999}, "top_k: 9999 neighbours cannot come from a memory of"),
+    ],
+)
+def test_settings_are_checked_before_a_warm_start_is_trained(
+    wrong: dict[str, Any], sentence: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {k: v for k, v in settings.items() if k != "embedding_size"}
+    with pytest.raises(UserError, match=sentence):
+        run("FTRagRec", "tiny", config_dict={**settings, "pretrain_dir": str(tmp_path), **wrong})
+    assert not list(tmp_path.glob("DuoRec-*"))

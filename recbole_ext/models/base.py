@@ -26,6 +26,18 @@ class ExtRecommender:
     train_loader_class: Any = None
     warm_start: str | None = None
 
+    @classmethod
+    def check_settings(cls, config: Any, train_dataset: Any) -> None:
+        """Refuse settings that cannot be meant; called before a warm start is trained.
+
+        Args:
+            config: The run's settings.
+            train_dataset: The training split.
+
+        Raises:
+            UserError: Naming the key, the value and what it takes.
+        """
+
     def losses(self, interaction: Any) -> Losses:
         """Return the named scalar losses of a batch."""
         raise NotImplementedError(f"{type(self).__name__} has no losses()")

@@ -129,7 +129,8 @@ def _read(file: Path) -> dict[str, Any]:
     state = payload.get("state_dict") if isinstance(payload, dict) else None
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
         raise UserError(
-            f"pretrained_path: {file} is damaged or no checkpoint (it has no state_dict of tensors)"
+            f"pretrained_path: {file} is damaged or no checkpoint (it has no state_dict of "
+            "tensors); give a run folder, its best.pt, or a checkpoint of the original DuoRec"
         )
     assert isinstance(payload, dict)
     return payload

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import random
+import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +22,8 @@ from recbole_ext.atomic import replacing
 from recbole_ext.types import UserError
 
 FORMAT = "recbole_ext/1"
+_LEAST_BYTES = 1 << 16
+"""With less than this left a disk is full: torch writes in pieces."""
 _DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -37,7 +42,9 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as stream:
         try:
             torch.save(content, stream)
-        except RuntimeError as error:  # a full disk, as torch reports it
+        except RuntimeError as error:  # torch's zip writer: a short write is "unexpected pos"
+            if shutil.disk_usage(path.parent).free < _LEAST_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise OSError(str(error).splitlines()[0]) from error
 
 

@@ -52,8 +52,8 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
+        self.check_settings(config, dataset)
         rows = self._rows_of(dataset)
-        check_settings(config, len(rows))
         self.enhanced_rec_weight = config["enhanced_rec_weight"]
         self.refresh_interval = config["retriever_update_interval"]
         self.is_calibrated = config["calibrate"] == "valid"
@@ -115,6 +115,11 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             seed=config["seed"],
         )
         self.register_buffer("memory_weights", self.keeper.snapshot())
+
+    @classmethod
+    def check_settings(cls, config: Any, train_dataset: Any) -> None:
+        """Refuse settings that cannot be meant."""
+        check_settings(config, len(train_dataset.inter_feat))
 
     @property
     def item_weight(self) -> Tensor:
