@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recbole_ext.types import UserError
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of writes into a folder that were killed, and nothing else."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
 
 
 @contextmanager

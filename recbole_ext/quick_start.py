@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recbole.utils import init_seed
 
-from recbole_ext import run_folder
+from recbole_ext import __version__, run_folder
+from recbole_ext.atomic import remove_leftovers
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.config import Config, parse_overrides
@@ -115,6 +117,7 @@ def run(
                 f"it may change {', '.join(sorted(_RESUME_KEYS))}"
             )
         config = Config(config_file_list=[folder / "config.yaml"], overrides=overrides)
+        check_files(config)
         _refuse_lost_checkpoint(folder)
     else:
         config = Config(model, dataset, config_file_list, config_dict, overrides)
@@ -132,17 +135,17 @@ def run(
 
 
 def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
+    there = {path.name for path in folder.iterdir()}  # a user's own, in a folder that was there
     with run_folder.sole_use(folder, config["local_rank"]):
-        for leftover in folder.glob(".*.tmp"):  # of a write that was killed
-            leftover.unlink()
-        if config["local_rank"] == 0:
+        remove_leftovers(folder)
+        if config["local_rank"] == 0 and not resuming:
             run_folder.write_config(folder, _portable(config))
         try:
             return Run(config, folder, resuming).go()
-        except UserError:
+        except Exception:
             if not resuming and config["local_rank"] == 0:
                 run_folder.stop_logging()
-                run_folder.clear_unused(folder)  # so that the next attempt may have the name
+                run_folder.clear_unused(folder, there)  # so that the next attempt may have the name
             raise
         except KeyboardInterrupt as interrupt:
             interrupt.args = (str(folder),)  # for the sentence that says how to go on
@@ -155,7 +158,9 @@ def _portable(config: Config) -> dict[str, Any]:
     """Return the settings as ``config.yaml`` has them: good in any folder, and for another run."""
     settings = {**config.resolved, "output_dir": None}
     for key in ("data_path", "pretrain_dir", "pretrained_path"):
-        if settings.get(key) and settings[key] != config.internal_config_dict.get(key):
+        is_bundled = key == "data_path" and config["dataset"] == "ml-100k"
+        is_default = settings.get(key) == config.internal_config_dict.get(key)
+        if settings.get(key) and not (is_bundled and is_default):
             settings[key] = str(Path(settings[key]).resolve())
     return settings
 
@@ -191,7 +196,7 @@ class Run:
         self.config, self.folder, self.resuming = config, folder, resuming
         config["checkpoint_dir"] = str(folder)  # RecBole's trainers write here, and nowhere else
         self.phases = Phases()
-        self.warm_start: str | None = None
+        self.warm_start: str | None = None  # what the model started from, for the result
         self.logger = (
             run_folder.start_logging(folder, config["state"])
             if log and config["local_rank"] == 0
@@ -248,14 +253,17 @@ class Run:
         """Build model and trainer, and arm the resume where there is one."""
         config = self.config
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-        with self.phases("model"):
+        with self.phases("model"), _bad_settings_of(config):
             self.model = config.model_class(config, self.train_data._dataset).to(config["device"])
             trainer = build_trainer(
                 config, self.model, self.folder, self.callbacks, self.vocabulary
             )
         self.logger.info("%s", self.model)
-        if self.resuming and (self.folder / "last.pt").is_file():
-            trainer.resume_from(self.folder / "last.pt")
+        if self.resuming:
+            if (self.folder / "last.pt").is_file():
+                trainer.resume_from(self.folder / "last.pt")
+            # only now: what a refused resume changed must not stay
+            run_folder.write_config(self.folder, _portable(config))
         return trainer
 
     def _find_warm_start(self) -> None:
@@ -266,6 +274,10 @@ class Run:
         config = self.config
         wanted = getattr(config.model_class, "warm_start", None)
         self.warm_start = config["pretrained_path"]
+        if self.warm_start and not wanted:
+            raise UserError(
+                f"pretrained_path: {config['model']} starts from no other model; leave it out"
+            )
         if self.resuming and (self.folder / "last.pt").is_file():
             config["pretrain"], config["pretrained_path"] = "none", None
         elif wanted and not config["pretrained_path"] and config["pretrain"] == "auto":
@@ -314,6 +326,22 @@ class Run:
         }
 
 
+@contextmanager
+def _bad_settings_of(config: Config) -> Iterator[None]:
+    """Say that RecBole's model or one of ours refused its settings; errors of a user's own pass."""
+    try:
+        yield
+    except (ValueError, KeyError, NotImplementedError, AssertionError) as error:
+        if ":" in config.model_path:
+            raise
+        what = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{config['model']} cannot be built with these settings: "
+            f"{what.strip().splitlines()[0] if what.strip() else type(error).__name__}; "
+            "see the model's keys in properties/model or RecBole's documentation"
+        ) from error
+
+
 def pretrained(config: Config, model: str, fingerprint: str) -> Path:
     """Return the run folder of a finished warm start: found, resumed, or trained now.
 
@@ -335,7 +363,7 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
     shared = {k: v for k, v in config.resolved.items() if k in known and v != plain.get(k)}
     settings = {**shared, **own}
     resolved = Config(model, config["dataset"], config_dict=settings).resolved
-    digest = hashlib.sha256(fingerprint.encode())
+    digest = hashlib.sha256(f"{__version__} {fingerprint}".encode())
     digest.update(
         repr(sorted((k, v) for k, v in resolved.items() if k not in _PLACE_KEYS)).encode()
     )

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,13 +70,20 @@ def make_folder(output_dir: str | Path | None, model: str, dataset: str) -> Path
     return folder
 
 
-def clear_unused(folder: Path) -> None:
-    """Take away what a run that never finished an epoch left; files of others stay."""
+def clear_unused(folder: Path, there: Container[str]) -> None:
+    """Take away what a run that never finished an epoch left.
+
+    Args:
+        folder: The run folder.
+        there: Names that were in it before the run; they stay.
+    """
     if any((folder / name).exists() for name in ("metrics.jsonl", "best.pt", "last.pt")):
         return
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    for name in ("config.yaml", "train.log", ".lock"):
-        (folder / name).unlink(missing_ok=True)
+    if "tensorboard" not in there:
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for name in {"config.yaml", "train.log", ".lock"}:
+        if name not in there:
+            (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it holds something else
         folder.rmdir()
 

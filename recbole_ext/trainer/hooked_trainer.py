@@ -23,6 +23,7 @@ from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.registry import get_trainer
 from recbole_ext.trainer import checkpoint
 from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
+from recbole_ext.trainer.loose_state import LooseState
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import StopTraining, TrainState, UserError
 
@@ -61,7 +62,7 @@ class RunHooks(_Host):
         self.vocabulary = vocabulary
         self.run_log = RunLog(folder)
         self.ranks: RankRecorder | None = None
-        self._resume_from: Path | None = None
+        self._resumed: dict[str, Any] | None = None
         # name -> sum over batches (a tensor, so that nothing waits for the device), batches
         self._loss_sums: dict[str, tuple[Any, int]] = {}
         self._record: dict[str, Any] = {}
@@ -102,14 +103,17 @@ class RunHooks(_Host):
                 callback_fn(epoch, score)
             self._close_epoch(epoch)
 
+        self._loose = LooseState(self.model)
         try:
             self.callbacks.run("on_fit_start", state)
-            if self._resume_from:
-                self._restore(self._resume_from)
+            if self._resumed is not None:
+                self._restore(self._resumed)
             else:
                 self.run_log.rewind(-1)  # records of a run that was killed before its first last.pt
             if not self._is_finished():
                 super().fit(train_data, valid_data, verbose, saved, show_progress, after_valid)
+            else:  # what RecBole's fit does for metrics beyond accuracy
+                self.eval_collector.data_collect(train_data)
         except StopTraining as stop:
             self.logger.info("training stopped: %s", stop)
         except BaseException:
@@ -117,8 +121,11 @@ class RunHooks(_Host):
                 self._end_fit()
             raise
         self._end_fit()
-        if not Path(self.saved_model_file).exists():  # a pre-training stage that saved nothing
-            self._save_checkpoint(state.epoch, verbose)
+        best = self.folder / "best.pt"
+        if not best.exists():  # a pre-training stage writes where RecBole looks for it, or nothing
+            if self.config["local_rank"] == 0:
+                checkpoint.write_checkpoint(best, self._payload(state.epoch))
+            self.saved_model_file = str(best)
         return self.best_valid_score, self.best_valid_result
 
     def _end_fit(self) -> None:
@@ -146,8 +153,7 @@ class RunHooks(_Host):
         state = self.state
         state.epoch, self._loss_sums = epoch_idx, {}
         self.callbacks.run("on_epoch_start", state)
-        if state.phase != self._phase:  # it may have changed within the last epoch, too
-            self.cur_step, self._phase = 0, state.phase  # a new phase has its patience whole
+        self._begin_patience()
         began = time.perf_counter()
         total = super()._train_epoch(
             train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress
@@ -167,6 +173,11 @@ class RunHooks(_Host):
         if self._in_pretrain or (self._validates and (epoch_idx + 1) % self.eval_step != 0):
             self._close_epoch(epoch_idx)
         return total
+
+    def _begin_patience(self) -> None:
+        """Begin RecBole's early stopping anew where the phase is another, within an epoch too."""
+        if self.state.phase != self._phase:
+            self.cur_step, self._phase = 0, self.state.phase
 
     def _mean_losses(self, total: Any) -> dict[str, float]:
         """Return the mean of each named loss over the epoch's batches."""
@@ -191,6 +202,7 @@ class RunHooks(_Host):
         self, valid_data: Any, show_progress: bool = False
     ) -> tuple[float, dict[str, float]]:
         began = time.perf_counter()
+        self._begin_patience()
         self.callbacks.run("on_valid_start", self.state)
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
         self.state.metrics = result
@@ -211,6 +223,7 @@ class RunHooks(_Host):
         state = self.state
         payload = self._payload(epoch)
         payload.update(
+            loose=self._loose.changed(),
             optimizers={name: value.state_dict() for name, value in self._optimizers().items()},
             callbacks=self.callbacks.state_dict(),
             rng=checkpoint.rng_state(),
@@ -241,13 +254,21 @@ class RunHooks(_Host):
     # ---- checkpoints
 
     def resume_from(self, path: Path) -> None:
-        """Continue from a ``last.pt`` when :meth:`fit` is called."""
-        self._resume_from = path
+        """Take the weights of a ``last.pt``; :meth:`fit` will continue from there.
 
-    def _restore(self, path: Path) -> None:
+        Raises:
+            UserError: The file is damaged, or of another model, vocabulary or size.
+        """
         payload = checkpoint.read_checkpoint(path)
         checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
         checkpoint.load_weights(self.model, payload, path)
+        self._resumed = payload
+
+    def _restore(self, payload: dict[str, Any]) -> None:
+        """Put back what :meth:`_resumable` gave; after ``on_fit_start``, which may have drawn."""
+        self._resumed = None
+        checkpoint.load_weights(self.model, payload, self.folder / "last.pt")
+        self._loose.restore(payload["loose"])
         for name, optimizer_state in payload["optimizers"].items():
             getattr(self, name).load_state_dict(optimizer_state)
         self.callbacks.load_state_dict(payload["callbacks"])

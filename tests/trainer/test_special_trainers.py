@@ -47,6 +47,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "RippleNet": {**KNOWLEDGE, "embedding_size": 8, "n_memory": 4},
     "RecVAE": {"hidden_dimension": 8, "latent_dimension": 4},
     "LightGCN": {"embedding_size": 8},
+    "MultiVAE": {"mlp_hidden_size": [16], "latent_dimension": 8},
+    "MacridVAE": {"encoder_hidden_size": [16], "embedding_size": 8, "kfac": 2},
+    "LINE": {"embedding_size": 8},
+    "DiffRec": {"dims_dnn": [16], "embedding_size": 4, "steps": 2, "history_num_per_term": 2},
+    "LDiffRec": {"n_cate": 1},
     "SASRecF": {**FEATURES, "hidden_size": 8, "inner_size": 8, "n_layers": 1},
     "Pop": {},
     "ItemKNN": {},
@@ -54,16 +59,23 @@ MODELS: dict[str, dict[str, Any]] = {
 """A model of each special trainer, and those that keep something beside their weights."""
 
 
-class Count(Callback):
-    """Counts the calls of the batch hooks, and may end the process at the start of an epoch."""
+class Kill(Callback):
+    """Ends the process at the start of an epoch."""
 
     def __init__(self, kill_at: int | None = None) -> None:
         self.kill_at = kill_at
-        self.batches = self.steps = 0
 
     def on_epoch_start(self, state: TrainState) -> None:
         if state.epoch == self.kill_at:
             raise KeyboardInterrupt
+
+
+class Count(Kill):
+    """Counts the calls of the batch hooks."""
+
+    def __init__(self, kill_at: int | None = None) -> None:
+        super().__init__(kill_at)
+        self.batches = self.steps = 0
 
     def on_batch_start(self, state: TrainState) -> None:
         self.batches += 1
@@ -108,7 +120,24 @@ def test_a_run_that_was_cut_off_ends_as_the_whole_one(
     else:
         with pytest.raises(KeyboardInterrupt):
             cut.fit()
-    again = prepare(model, settings, tmp_path / "cut", [Count()])
+    assert_ends_alike(whole, prepare(model, settings, tmp_path / "cut", [Count()]), tmp_path)
+
+
+def test_a_resumed_ncl_has_its_cluster_centres(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Its loop has no batch hooks, and it clusters anew only every third epoch."""
+    pytest.importorskip("faiss")
+    more = {"embedding_size": 8, "n_layers": 1, "num_clusters": 4, "m_step": 3, "warm_up_step": 1}
+    settings = {**settings, **more, "epochs": 5, "stopping_step": 10}
+    whole = prepare("NCL", settings, tmp_path / "whole", [Kill()])
+    whole.fit()
+    cut = prepare("NCL", settings, tmp_path / "cut", [Kill(4)])
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit()
+    assert_ends_alike(whole, prepare("NCL", settings, tmp_path / "cut", [Kill()]), tmp_path)
+
+
+def assert_ends_alike(whole: Any, again: Any, tmp_path: Path) -> None:
+    """Resume the run in ``cut`` and compare it with ``whole``, bit by bit."""
     again.trainer.resume_from(tmp_path / "cut" / "last.pt")
     again.fit()
     for name in ("best.pt", "last.pt"):
