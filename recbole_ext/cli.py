@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
+        if arguments[0] != "doctor":  # which says what else is missing, too
+            _need_recbole()
         return commands[arguments[0]](arguments[1:])
     except UserError as error:
         return _complain(str(error))
@@ -75,13 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "(what a run folder holds already is whole)"
         )
     except KeyboardInterrupt as interrupt:
-        hint = (
-            f"continue with --resume={interrupt.args[0]}"
-            if interrupt.args  # the run folder
-            else "the run had not begun: give the same command again"
-        )
+        hint = interrupt.args[0] if interrupt.args else "the run had not begun: give it once more"
         print(f"\nrecbole-ext: interrupted; {hint}", file=sys.stderr)
         return 130
+
+
+def _need_recbole() -> None:
+    """Refuse to start without the RecBole that is meant, which pip may have replaced or left out.
+
+    Raises:
+        UserError: With the command that installs it.
+    """
+    from recbole_ext.doctor import recbole_problem
+
+    problem = recbole_problem()
+    if problem:
+        raise UserError(problem)
 
 
 def _run(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
@@ -158,7 +159,7 @@ class Config(RecBoleConfig):
         self.resolved: dict[str, Any] = {}
         try:
             super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
-        except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
+        except (ValueError, NotImplementedError) as error:
             hint = ""
             if "input_type" in str(error):  # RecBole's words for a model without settings
                 hint = "; a model outside the package names its family: family = 'sequential'"
@@ -183,7 +184,7 @@ class Config(RecBoleConfig):
         return [read_yaml(path) for path in file_list or ()]
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {k: str(v) if isinstance(v, Path) else v for k, v in config_dict.items()}
+        return {k: _plain(v) for k, v in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return self._overrides
@@ -277,6 +278,17 @@ class Config(RecBoleConfig):
             _join_process_group(settings)
             if rank != 0:
                 settings.update(state="error", show_progress=False, verbose=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value given in Python as YAML has it, for ``config.yaml``."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value
 
 
 def _device(use_gpu: bool, gpu_id: str, rank: int) -> torch.device:

@@ -72,17 +72,26 @@ def recbole_remedy() -> str:
     return f"pip install {flag}recbole=={RECBOLE}"
 
 
+def recbole_problem() -> str | None:
+    """Return what is wrong with the RecBole that is installed, and the remedy, or ``None``."""
+    found = _version_of("recbole")
+    if found == RECBOLE:
+        return None
+    state = f"recbole {found} is not {RECBOLE}" if found else "recbole is not installed"
+    return f"{state}; install it with: {recbole_remedy()}"
+
+
 def _versions(problems: list[str]) -> list[str]:
     lines = ["versions"]
     for name, module in CORE.items():
         found = _version_of(name)
         lines.append(f"  {name:<14}{found or 'missing'}")
-        remedy = recbole_remedy() if name == "recbole" else f"pip install {name}"
+        problem = None if found else f"{name} is not installed; install it with: pip install {name}"
+        problem = recbole_problem() if name == "recbole" else problem
+        if problem:
+            problems.append(problem)
         if found is None:
-            problems.append(f"{name} is not installed; install it with: {remedy}")
             continue
-        if name == "recbole" and found != RECBOLE:
-            problems.append(f"recbole {found} is not {RECBOLE}; install that with: {remedy}")
         try:
             importlib.import_module(module)
         except Exception as error:  # a broken installation raises anything

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from recbole_ext.types import Losses
-
-
-@runtime_checkable
-class HasLosses(Protocol):
-    """A model with named losses; every extension model is one."""
-
-    def losses(self, interaction: Any) -> Losses:
-        """Return named scalar losses of a batch; the training loss is their sum."""
-        ...
-
 
 @runtime_checkable
 class HasMemory(Protocol):

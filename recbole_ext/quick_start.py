@@ -38,7 +38,10 @@ _STAGE_KEYS = {
     "output_dir",
     "model",
     "dataset",
+    "pretrain",
     "pretrained_path",
+    "pretrain_epochs",
+    "pretrain_config",
     "allow_keys",
     "learner",
     "clip_grad_norm",
@@ -50,6 +53,14 @@ _STAGE_KEYS = {
     "topk",
 }
 """Settings of a training, not of what is trained: a warm start does not take them over."""
+
+_WARM_START_KEYS = {
+    "pretrain": "auto",
+    "pretrained_path": None,
+    "pretrain_epochs": None,
+    "pretrain_config": None,
+}
+"""Settings that only models with a warm start read, and their defaults."""
 
 _PLACE_KEYS = {
     "output_dir",
@@ -130,7 +141,11 @@ def run(
                 "a run in several processes cannot be resumed exactly; "
                 "start it anew with another --output_dir"
             )
-        return spawn_run(config, folder, _go)
+        try:
+            return spawn_run(config, folder, _go)
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = ("a run in several processes is not continued, but started anew",)
+            raise
     return _go(config, folder, resuming=resume is not None)
 
 
@@ -148,7 +163,7 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
                 run_folder.clear_unused(folder, there)  # so that the next attempt may have the name
             raise
         except KeyboardInterrupt as interrupt:
-            interrupt.args = (str(folder),)  # for the sentence that says how to go on
+            interrupt.args = (f"continue with --resume={folder}",)
             raise
         finally:
             run_folder.stop_logging()  # whatever this process does next is no part of the run
@@ -242,7 +257,9 @@ class Run:
             self.dataset = create_dataset(config)
             self.logger.info("%s", self.dataset)
             self.vocabulary = vocabulary_of(self.dataset)
-            self.train_data, self.valid_data, self.test_data = create_loaders(config, self.dataset)
+            with _bad_settings_of(config):
+                loaders = create_loaders(config, self.dataset)
+            self.train_data, self.valid_data, self.test_data = loaders
         if max(config["topk"]) >= self.dataset.item_num:
             raise UserError(
                 f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
@@ -274,10 +291,12 @@ class Run:
         config = self.config
         wanted = getattr(config.model_class, "warm_start", None)
         self.warm_start = config["pretrained_path"]
-        if self.warm_start and not wanted:
-            raise UserError(
-                f"pretrained_path: {config['model']} starts from no other model; leave it out"
-            )
+        for key, default in {} if wanted else _WARM_START_KEYS.items():
+            own = config.internal_config_dict.get(key, default)  # S3Rec has a key of that name
+            if own == default and config.resolved.get(key, default) != default:
+                raise UserError(
+                    f"{key}: {config['model']} starts from no other model; leave it out"
+                )
         if self.resuming and (self.folder / "last.pt").is_file():
             config["pretrain"], config["pretrained_path"] = "none", None
         elif wanted and not config["pretrained_path"] and config["pretrain"] == "auto":

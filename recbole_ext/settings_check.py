@@ -43,11 +43,11 @@ POSITIVE = (
     "n_layers",
     "n_heads",
     "embedding_size",
+    "nproc",
 )
 RUNNER_KEYS = (
     "model",
     "dataset",
-    "config_files",
     "nproc",
     "world_size",
     "ip",
@@ -150,7 +150,7 @@ def check_types(
             raise UserError(f"{key} takes {' or '.join(words)}, not {value!r}")
     for key in POSITIVE:
         value = settings.get(key)
-        if isinstance(value, (int, float)) and value <= 0:
+        if isinstance(value, (int, float)) and not value > 0:  # NaN too
             raise UserError(f"{key} must be greater than 0, not {value!r}")
 
 

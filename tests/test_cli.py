@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from recbole_ext import quick_start
+from recbole_ext import doctor, quick_start
 from recbole_ext.cli import USAGE, main
 from recbole_ext.run_folder import plain
 from recbole_ext.trainer.checkpoint import read_checkpoint, write_checkpoint
@@ -129,7 +129,18 @@ def test_an_interruption_is_130_and_says_how_to_go_on(
     assert code == 130 and "--resume=there" in err and "Traceback" not in err
     monkeypatch.setattr(quick_start, "run", interrupt)
     code, _, err = call("run", "--model=BPR", *tiny)
-    assert code == 130 and "had not begun: give the same command again" in err
+    assert code == 130 and "the run had not begun: give it once more" in err
+
+
+@pytest.mark.parametrize("found", [None, "1.2.0"])
+def test_without_the_right_recbole_the_remedy_is_said(
+    found: str | None, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_version_of", lambda name: found)
+    for command in (["run", "--model=BPR", "--dataset=tiny"], ["explain", "--run=x", "--user=1"]):
+        code, _, err = call(*command)
+        assert code == 2 and "recbole" in err and "==1.2.1" in err and "Traceback" not in err
+        assert ("1.2.0 is not 1.2.1" if found else "is not installed") in err
 
 
 def test_a_bug_is_not_taken_for_bad_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

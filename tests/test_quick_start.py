@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from recbole.model.general_recommender.bpr import BPR
 
 from recbole_ext import quick_start
@@ -98,6 +101,71 @@ def test_a_resume_may_train_longer_and_cleans_up(settings: dict[str, Any], tmp_p
     assert ours["epoch"] == theirs["epoch"] == 3
     for key, value in theirs["state_dict"].items():
         assert torch.equal(ours["state_dict"][key], value)
+
+
+def test_a_refused_resume_changes_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
+    run("BPR", "tiny", config_dict=settings)
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match="there is no folder"):
+        run(resume=tmp_path / "run", overrides=["--data_path=/nowhere"])
+    last = (tmp_path / "run" / "last.pt").read_bytes()
+    (tmp_path / "run" / "last.pt").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="last.pt is damaged"):
+        run(resume=tmp_path / "run", overrides=["--epochs=9"])
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    (tmp_path / "run" / "last.pt").write_bytes(last)
+    run(resume=tmp_path / "run", overrides=["--epochs=3"])
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["epochs"] == 3
+
+
+def test_a_run_is_resumed_from_any_folder(
+    settings: dict[str, Any], tmp_path: Path, tiny_data_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RecBole's data_path, dataset/, is meant where the run was started."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(tiny_data_path, tmp_path / "here" / "dataset")
+    rest = {k: v for k, v in settings.items() if k != "data_path"}
+    monkeypatch.chdir(tmp_path / "here")
+    run("BPR", "tiny", config_dict=rest)
+    monkeypatch.chdir(tmp_path / "there")
+    assert run(resume=tmp_path / "run", overrides=["--epochs=3"])["test"]
+
+
+def test_a_run_without_epochs_left_has_metrics_beyond_accuracy(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As a resume of a run that was killed in its test has none left."""
+    settings = {**settings, "metrics": ["NDCG", "ItemCoverage", "AveragePopularity"]}
+    first = run("BPR", "tiny", config_dict=settings)
+    assert run(resume=tmp_path / "run")["test"] == first["test"]
+    untrained = {**settings, "epochs": 0, "output_dir": str(tmp_path / "untrained")}
+    assert 0 < run("BPR", "tiny", config_dict=untrained)["test"]["itemcoverage@10"] <= 1
+
+
+def test_a_folder_in_use_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    run("BPR", "tiny", config_dict=settings)
+    fcntl = pytest.importorskip("fcntl")
+    with open(tmp_path / "run" / ".lock", "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is at work in the run folder"):
+            run(resume=tmp_path / "run", overrides=["--epochs=3"])
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    run("BPR", "tiny", config_dict=settings)
+    (tmp_path / "run" / "last.pt").unlink()
+    with pytest.raises(UserError, match="last.pt is missing.*would overwrite the results"):
+        run(resume=tmp_path / "run")
+
+
+def test_numpy_numbers_are_taken_as_settings(settings: dict[str, Any], tmp_path: Path) -> None:
+    numbers = {"learning_rate": np.float64(0.01), "topk": [np.int64(10)], "epochs": 1}
+    run("BPR", "tiny", config_dict={**settings, **numbers})
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["learning_rate"] == 0.01 and written["topk"] == [10]
 
 
 def test_a_resume_of_no_run_is_refused(tmp_path: Path) -> None:

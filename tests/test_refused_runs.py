@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recbole.model.general_recommender.bpr import BPR
 
 from recbole_ext.quick_start import run
 from recbole_ext.types import UserError
@@ -57,3 +58,57 @@ def test_settings_are_checked_before_a_warm_start_is_trained(
     with pytest.raises(UserError, match=sentence):
         run("FTRagRec", "tiny", config_dict={**settings, "pretrain_dir": str(tmp_path), **wrong})
     assert not list(tmp_path.glob("DuoRec-*"))
+
+
+def test_what_was_in_the_folder_before_stays_whatever_its_name(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Even where the run would have written a file of that name itself."""
+    (tmp_path / "run" / "tensorboard").mkdir(parents=True)
+    mine = ["tensorboard/precious", "train.log", ".notes.tmp"]
+    for name in mine:
+        (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(UserError):
+        run("BPR", "tiny", config_dict={**settings, "topk": [500], "valid_metric": "MRR@500"})
+    for name in mine:
+        assert (tmp_path / "run" / name).read_text().startswith("mine"), name
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "sentence"),
+    [
+        ("SASRec", {"hidden_size": 10, "n_heads": 3}, "SASRec cannot be built .*multiple of"),
+        ("SASRec", {"hidden_act": "foo"}, "SASRec cannot be built with these settings: no 'foo'"),
+        ("SASRec", {"attn_dropout_prob": 1.5}, "SASRec cannot be built .*dropout probability"),
+        ("SASRec", {"loss_type": "XX"}, "SASRec cannot be built .*neg sampling"),
+        ("SASRec", {"learning_rate": float("nan")}, "learning_rate must be greater than 0"),
+        ("SASRec", {"nproc": 0}, "nproc must be greater than 0"),
+        ("BPR", {"pretrained_path": "/nowhere"}, "pretrained_path: BPR starts from no other"),
+        ("DuoRec", {"pretrain": "bogus"}, "pretrain: DuoRec starts from no other model"),
+        ("DuoRec", {"pretrain_epochs": 3}, "pretrain_epochs: DuoRec starts from no other model"),
+    ],
+)
+def test_what_a_model_refuses_is_one_sentence_and_leaves_no_folder(
+    model: str, wrong: dict[str, Any], sentence: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {k: v for k, v in settings.items() if k != "embedding_size" or model == "BPR"}
+    with pytest.raises(UserError, match=sentence):
+        run(model, "tiny", config_dict={**settings, **wrong})
+    assert not (tmp_path / "run").exists()
+
+
+class Buggy(BPR):
+    """A user's model with a bug in it."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        {}["a key that is not there"]
+
+
+def test_a_bug_in_a_model_of_ones_own_is_not_bad_input(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyError, match="a key that is not there"):
+        run(Buggy, "tiny", config_dict=settings)
+    assert not (tmp_path / "run").exists(), "and the name is free for the next attempt"

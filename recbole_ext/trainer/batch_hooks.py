@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_ext.callbacks.base import CallbackList
-from recbole_ext.interfaces import HasLosses
+from recbole_ext.models.base import ExtRecommender
 from recbole_ext.types import Losses, TrainState, UserError
 
 
@@ -45,7 +45,9 @@ class BatchHooks(Trainer):
 
     def _hooked(self, loss_func: Callable | None) -> Callable[[Any], Any]:
         """Return a loss function that calls the hooks around RecBole's or the model's own."""
-        is_named = loss_func is None and isinstance(self.model, HasLosses)
+        # a subclass that writes calculate_loss itself means it
+        own = getattr(type(self.model), "calculate_loss", None)
+        is_named = loss_func is None and own is ExtRecommender.calculate_loss
         named = self.model.losses if is_named else None
         compute = loss_func or self.model.calculate_loss
         name = (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import recbole.trainer.trainer as host
 import torch
+from callbacks.toy_model import ToySeq
 from recbole.model.general_recommender.bpr import BPR
 from torch.nn.utils import clip_grad_norm_
 
@@ -143,6 +144,25 @@ def test_an_added_loss_is_trained_on_and_logged(settings: dict[str, Any], tmp_pa
     assert losses[-1]["pull"] < 0.5 * losses[0]["pull"]
 
 
+class OwnLoss(ToySeq):
+    """Overrides what the parent's named losses would be summed to."""
+
+    def calculate_loss(self, interaction: Any) -> Any:
+        return 2 * super().calculate_loss(interaction)
+
+
+def test_a_subclass_that_writes_its_own_loss_is_trained_on_it(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    losses = {}
+    for model in (ToySeq, OwnLoss):
+        run = prepare(model, {**settings, "epochs": 1}, tmp_path / model.__name__)
+        run.fit()
+        losses[model] = records(tmp_path / model.__name__)[0]["losses"]
+    assert set(losses[ToySeq]) == {"rec", "aux"} and set(losses[OwnLoss]) == {"loss"}
+    assert losses[OwnLoss]["loss"] > 1.5 * sum(losses[ToySeq].values())
+
+
 class TwoLosses(BPR):
     """A model whose loss is a tuple, as RecBole's models with parts give it."""
 
@@ -250,22 +270,24 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host.Trainer, "evaluate", lambda *_, **__: {"ndcg@10": float(next(values))})
 
 
+@pytest.mark.parametrize("hook", ["on_epoch_start", "on_batch_end"])
 @pytest.mark.parametrize(("change", "epochs"), [(None, 3), (2, 4), (1, 3)])
 def test_a_new_phase_has_its_patience_whole(
+    hook: str,
     change: int | None,
     epochs: int,
     settings: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Patience 1: worse epochs 1 and 2 end it; a change of phase at 2 gives one more."""
+    """Patience 1: worse epochs 1 and 2 end it; a change of phase in 2 gives one more."""
     falling(monkeypatch)
 
     def act(state: TrainState) -> None:
         state.phase = "two" if change is not None and state.epoch >= change else "one"
 
     settings = {**settings, "epochs": 9, "stopping_step": 1}
-    run = prepare("BPR", settings, tmp_path / "run", [Do("on_epoch_start", act)])
+    run = prepare("BPR", settings, tmp_path / "run", [Do(hook, act)])
     run.fit()
     assert len(records(tmp_path / "run")) == epochs
 

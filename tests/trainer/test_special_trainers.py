@@ -193,6 +193,7 @@ def test_a_pre_training_stage_has_its_records_and_its_weights(
     assert [line["valid"] for line in records(tmp_path / "pre")] == [None, None]
     kept = tmp_path / "pre" / "S3Rec-tiny-2.pth"
     assert read_checkpoint(kept)["model"] == "S3Rec"
+    assert read_checkpoint(tmp_path / "pre" / "best.pt")["model"] == "S3Rec"
     fine = {**settings, "train_stage": "finetune", "pre_model_path": str(kept), "epochs": 1}
     tuned = prepare("S3Rec", fine, tmp_path / "fine")
     start = tuned.model.item_embedding.weight.detach().clone()
