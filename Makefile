@@ -4,12 +4,13 @@
 #   make slow    the tests that take longer
 #   make lint    ruff and mypy
 #   make wheel   dist/*.whl and the source archive
+#   make distclean   removes .venv too; needed before another PYTHON is chosen
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test slow lint wheel clean distclean
+.PHONY: same-python demo test slow lint wheel clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(PY) run_recbole_ext.py --model=FTRagRec --dataset=ml-100k --config_files=examples/demo.yaml
@@ -28,9 +29,15 @@ lint: $(VENV)/.stamp-dev
 wheel: $(VENV)/.stamp-dev
 	$(PY) -m build
 
+# The stamps do not know by which Python .venv was made: where one is asked for, it is compared.
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+same-python:
+	@if [ "$(origin PYTHON)" != file ] && [ -x $(PY) ] && [ "$$($(PY) $(VERSION))" != "$$($(PYTHON) $(VERSION))" ]; then \
+		echo "$(VENV) is of Python $$($(PY) $(VERSION)), and PYTHON=$(PYTHON) is another; run make distclean first, or leave PYTHON out" >&2; exit 1; fi
+
 # RecBole 1.2.1 requires a ray that Python 3.12 and later cannot install, so there it comes without its dependencies,
 # which setup.cfg lists for those versions.
-$(VENV)/.stamp-run: setup.cfg setup.py pyproject.toml constraints.txt
+$(VENV)/.stamp-run: setup.cfg setup.py pyproject.toml constraints.txt | same-python
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.10 to 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}; choose one: make PYTHON=python3.11" if not (3, 10) <= v < (3, 14) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch

@@ -24,7 +24,8 @@ def remove_leftovers(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write; at the end it is synced to disk and becomes ``path``.
 
-    After an error, a kill or a power failure ``path`` is what it was before.
+    After an error, a kill or a power failure ``path`` is what it was before; once this has returned
+    it is the new file, whatever happens.
 
     Args:
         path: The file; the temporary one is its sibling, ``.<name>.<pid>.tmp``.
@@ -38,6 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another place "
@@ -46,3 +48,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after Ctrl-C too
             temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync the entry that a rename has changed, where the platform can open a folder.
+
+    Without it a power failure may bring the old file back after what is said to be saved: a record
+    in ``metrics.jsonl``, say, that ``last.pt`` does not know.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with suppress(OSError):  # some network file systems refuse; the file itself is whole either way
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

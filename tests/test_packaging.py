@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from recbole_ext import paths
 
@@ -28,17 +31,17 @@ UNUSED_BY_RECBOLE = {"ray", "tabulate", "plotly"}
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the source archive: so the archive is complete too."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, unpacked."""
     pytest.importorskip(
         "setuptools",
-        minversion="70.1",
-        reason="building needs setuptools>=70.1, an extra of [test]",
+        minversion="77.0.3",
+        reason="building needs setuptools>=77.0.3, an extra of [test]",
     )
     work = tmp_path_factory.mktemp("packaging")
     checkout = work / "checkout"
     checkout.mkdir()
-    for name in ("recbole_ext", "docs", "tests", *DATA_FOLDERS):
+    for name in ("recbole_ext", "docs", "examples", "tests", *DATA_FOLDERS):
         shutil.copytree(
             ROOT / name,
             checkout / name,
@@ -50,8 +53,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sdist = work / build("sdist", checkout, work)
     with tarfile.open(sdist) as archive:
         archive.extractall(work / "unpacked", filter="data")
-    (source,) = (work / "unpacked").iterdir()
-    return work / build("wheel", source, work)
+    (unpacked,) = (work / "unpacked").iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    """A wheel built from the source archive: so the archive is complete too."""
+    return source.parent / build("wheel", source, source.parent)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +112,15 @@ def pins(file: str, python: str) -> dict[str, str]:
         "a name has two versions"
     )
     return {canonicalize_name(r.name): str(r.specifier)[2:] for r in chosen}
+
+
+def test_source_archive_has_what_the_makefile_reads(source):
+    """``make demo`` and ``make test`` work from the archive as from a checkout."""
+    named = set(
+        re.findall(r"[\w./-]+\.(?:yaml|py|txt|cfg|toml)\b", (source / "Makefile").read_text())
+    )
+    assert {"examples/demo.yaml", "run_recbole_ext.py", "constraints.txt"} <= named
+    assert {name for name in named if not (source / name).is_file()} == set()
 
 
 def test_wheel_carries_the_package_and_the_yaml_files_and_nothing_else(wheel):
@@ -208,12 +226,91 @@ def test_tested_versions_lie_in_the_declared_ranges(metadata, file, python):
     assert outside == {}
 
 
-def test_every_range_begins_at_a_tested_version(metadata):
-    """A lower bound is a claim: it is the oldest version that CI runs."""
-    oldest = pins("constraints-old.txt", "3.11")
+def begins_at(bound: str, tested: str) -> bool:
+    """Tell whether a lower bound is a tested version; it may leave out the patch number only."""
+    low, run = Version(bound), Version(tested)
+    return low <= run and (low.major, low.minor) == (run.major, run.minor)
+
+
+@pytest.mark.parametrize(
+    ("bound", "tested", "fits"),
+    [
+        ("1.12", "1.12.0", True),
+        ("1.12.0", "1.12.0", True),
+        ("15", "15.0.2", True),
+        ("1.1", "1.12.0", False),
+        ("1", "1.12.0", False),
+        ("1.12.1", "1.12.0", False),
+        ("2.2", "2.22.0", False),
+    ],
+)
+def test_a_lower_bound_is_compared_number_by_number(bound, tested, fits):
+    assert begins_at(bound, tested) is fits
+
+
+def with_extras(metadata: Message, python: str) -> dict[str, Requirement]:
+    """Return what the package and its extras require, but for the developer's tools."""
+    found = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    extras = [extra for extra in metadata.get_all("Provides-Extra") if extra != "dev"]
+    places = [{"python_version": python, "extra": extra} for extra in ("", *extras)]
+    return {
+        canonicalize_name(r.name): r
+        for r in found
+        if r.marker is None or any(r.marker.evaluate(place) for place in places)
+    }
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_range_begins_at_a_tested_version(metadata, python):
+    """A lower bound is a claim: CI runs it. Of xgboost, lightgbm and wandb one version is run."""
+    oldest = {**pins("constraints.txt", python), **pins("constraints-old.txt", "3.11")}
+    names = with_extras(metadata, python)
+    assert {"scipy", "hyperopt", "xgboost", "pytest"} <= names.keys()
+    assert ("psutil" in names) == (python in ("3.12", "3.13"))
     untested = {}
-    for name, requirement in required(metadata, "3.11").items():
-        for clause in requirement.specifier:
-            if clause.operator == ">=" and not oldest[name].startswith(clause.version):
-                untested[name] = clause.version
+    for name, requirement in names.items():
+        lows = [c.version for c in requirement.specifier if c.operator in (">=", "==")]
+        if len(lows) != 1 or not begins_at(lows[0], oldest[name]):
+            untested[name] = str(requirement.specifier)
     assert untested == {}
+
+
+def test_the_pythons_are_those_of_the_classifiers(metadata):
+    allowed = SpecifierSet(metadata["Requires-Python"])
+    listed = [f"Programming Language :: Python :: {python}" for python in PYTHONS]
+    assert set(listed) <= set(metadata.get_all("Classifier"))
+    inside = [f"3.{minor}" for minor in range(8, 17) if allowed.contains(f"3.{minor}.1")]
+    assert inside == list(PYTHONS)
+
+
+FOREIGN = """#!/bin/sh
+echo 3.9
+"""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("is_another", [True, False])
+def test_make_does_not_use_the_environment_of_another_python(tmp_path, is_another):
+    """The stamps are there, so that all was done already: it must be told all the same."""
+    for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    place = tmp_path / ".venv" / "bin"
+    place.mkdir(parents=True)
+    own = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    (place / "python").write_text(FOREIGN if is_another else own)
+    (place / "python").chmod(0o755)
+    stamp = tmp_path / ".venv" / ".stamp-run"
+    stamp.touch()
+
+    def make(*arguments: str) -> subprocess.CompletedProcess:
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
+        command = ["make", "-C", str(tmp_path), ".venv/.stamp-run", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    done = make(f"PYTHON={sys.executable}")
+    if is_another:
+        said = [line for line in done.stderr.splitlines() if "distclean" in line]
+        assert done.returncode == 2 and len(said) == 1 and "of Python 3.9" in said[0]
+    else:
+        assert done.returncode == 0, done.stderr
+    assert make().returncode == 0  # nobody asked for a Python: the one that is there serves

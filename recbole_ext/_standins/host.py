@@ -98,3 +98,20 @@ def keep_anomaly_mode() -> Iterator[None]:
         yield
     finally:
         torch.set_anomaly_enabled(enabled, check_nan)
+
+
+def leave_anomaly_mode(_: ModuleType) -> None:
+    """Switch anomaly mode off where SINE's module was imported before us, and say so.
+
+    Whether the user wanted it can no longer be told: hence the warning.
+    """
+    import torch
+
+    if torch.is_anomaly_enabled():
+        torch.set_anomaly_enabled(False)
+        warnings.warn(
+            "recbole_ext: importing RecBole had switched autograd's anomaly mode on, and it is off "
+            "now; import recbole_ext before recbole, and switch the mode on afterwards if you want "
+            "it",
+            stacklevel=2,
+        )

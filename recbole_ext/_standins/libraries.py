@@ -1,5 +1,7 @@
 """Repairs for what newer numpy, torch, scipy and pandas no longer do (B3 to B9).
 
+And for torchvision (B16), whose wheel on PyPI does not import beside a torch without CUDA.
+
 What is patched in a library as a whole acts only on calls that come from RecBole's own modules.
 """
 
@@ -174,3 +176,23 @@ def silence_read_only(_: ModuleType) -> None:
     """Hide torch's warning about read-only tables: RecBole never writes into these tensors."""
     message = "The given NumPy array is not writ"
     warnings.filterwarnings("ignore", message=message, module=r"recbole\.")
+
+
+def lacks_vision_operators() -> bool:
+    """Tell whether torchvision's compiled part, which declares its operators, did not load."""
+    import torch
+
+    return not hasattr(torch.ops.torchvision, "nms")
+
+
+def declare_vision_operators(module: ModuleType) -> None:
+    """Declare the two operators at which the import of torchvision ends when nobody has.
+
+    That is enough for all that does not call them (transforms, models).
+    """
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    module._recbole_ext_operators = library  # type: ignore[attr-defined]  # they vanish with it

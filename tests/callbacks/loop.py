@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,6 @@ def fit(
     state = new_state(model, epochs, **more)
     hooks = lists(callbacks)
     torch.manual_seed(2)  # dropout
-    first = 0
 
     def after_step(*_: Any) -> None:
         state.step += 1
@@ -131,24 +131,26 @@ def fit(
 
     state.optimizer.register_step_post_hook(after_step)
     try:
-        hooks.run("on_fit_start", state)
-        if resume is not None:
-            first = restore(state, hooks, resume)
-        for state.epoch in range(first, epochs if until is None else until):
-            hooks.run("on_epoch_start", state)
-            state.model.train()
-            _train(state, hooks)
-            hooks.run("on_epoch_end", state)
-            if state.valid_data is not None:
-                _validate(state, hooks)
-            after_epoch(state, save(state, hooks))
-            if state.stop:
-                break
-    except StopTraining as stop:
-        state.stop = str(stop)
+        with suppress(StopTraining):  # it leaves no reason in the state: the epoch is not done
+            hooks.run("on_fit_start", state)
+            first = 0 if resume is None else restore(state, hooks, resume)
+            for state.epoch in range(first, epochs if until is None else until):
+                _epoch(state, hooks)
+                after_epoch(state, save(state, hooks))
+                if state.stop:
+                    break
     finally:
         hooks.run("on_fit_end", state)
     return state
+
+
+def _epoch(state: TrainState, hooks: CallbackList) -> None:
+    hooks.run("on_epoch_start", state)
+    state.model.train()
+    _train(state, hooks)
+    hooks.run("on_epoch_end", state)
+    if state.valid_data is not None:
+        _validate(state, hooks)
 
 
 def _train(state: TrainState, hooks: CallbackList) -> None:
@@ -182,6 +184,7 @@ def save(state: TrainState, hooks: CallbackList) -> bytes:
         "step": state.step,
         "phase": state.phase,
         "metrics": state.metrics,
+        "stop": state.stop,
     }
     stream = io.BytesIO()
     torch.save(payload, stream)
@@ -193,14 +196,15 @@ def load(saved: bytes) -> dict[str, Any]:
 
 
 def restore(state: TrainState, hooks: CallbackList, saved: bytes) -> int:
-    """Put everything back; return the epoch to go on with."""
+    """Put everything back; return the epoch to go on with: beyond all where it had stopped."""
     payload = load(saved)
     state.model.load_state_dict(payload["model"])
     state.optimizer.load_state_dict(payload["optimizer"])
     hooks.load_state_dict(payload["callbacks"])
-    state.step, state.phase, state.metrics = payload["step"], payload["phase"], payload["metrics"]
+    state.epoch, state.step, state.phase = payload["epoch"], payload["step"], payload["phase"]
+    state.metrics, state.stop = payload["metrics"], payload["stop"]
     torch.set_rng_state(payload["torch"])
-    return payload["epoch"] + 1
+    return state.total_epochs if state.stop else state.epoch + 1
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
