@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset: it tells apart what is split otherwise, the order of ties included."""
+"""The fingerprint of a dataset: it tells apart what is split otherwise, ties included."""
 
 from __future__ import annotations
 

@@ -99,9 +99,10 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             item_hash = vocabulary_hash(self.tokens[1])
             # as given, not as RecBole has rewritten it: so the file has the settings too
             settings = getattr(config, "resolved", config)
-            self.logger.info(
-                "%s", load_warm_start(self.encoder, config["pretrained_path"], item_hash, settings)
-            )
+            fingerprint = getattr(dataset, "fingerprint", None)  # RecBole's own build sets none
+            path = config["pretrained_path"]
+            report = load_warm_start(self.encoder, path, item_hash, settings, fingerprint)
+            self.logger.info("%s", report)
         self.is_frozen = config["freeze"] == "all"
         freeze_parameters(self, config["freeze"])
         self.keeper = MemoryKeeper(
