@@ -42,6 +42,7 @@ class DuoRec(ExtRecommender, SequentialRecommender):
     """SASRec's encoder trained with cross-entropy and dropout or same-target contrast."""
 
     dataset_class = PrefixDataset
+    history_fields = ()
     item_seq_rows: Tensor
     len_rows: Tensor
     target_rows: Tensor

@@ -47,6 +47,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
     """A frozen encoder, a memory of training prefixes, and a small retriever between them."""
 
     dataset_class = PrefixDataset
+    history_fields = ()
     warm_start = "DuoRec"
     memory_weights: Tensor
 
