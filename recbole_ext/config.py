@@ -1,9 +1,9 @@
 """Config: RecBole's, with plain precedence, YAML values, checked keys, devices left alone.
 
 Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model <
-dataset < the user's files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets
-one entry of a mapping. ``eval_args`` is merged entry by entry; every other mapping is replaced
-whole, as in RecBole.
+dataset < family on that dataset < the user's files < ``config_dict`` < command line. A dotted key
+(``eval_args.mode``) sets one entry of a mapping. ``eval_args`` is merged entry by entry; every
+other mapping is replaced whole, as in RecBole.
 """
 
 from __future__ import annotations
@@ -318,7 +318,10 @@ def _join_process_group(settings: dict[str, Any]) -> None:
 
 
 def _layers(model: str, model_class: Any, dataset: str) -> list[Path]:
-    """Return the YAML files under the user's, weakest first: base < family < model < dataset."""
+    """Return the YAML files under the user's, weakest first.
+
+    Base < family < model < dataset < ``properties/family/<family>_on_<dataset>.yaml``.
+    """
     theirs = RECBOLE / "properties"
     quick = theirs / "quick_start_config"
     ours_base = paths.data_folder("properties") / "base.yaml"
@@ -328,9 +331,11 @@ def _layers(model: str, model_class: Any, dataset: str) -> list[Path]:
         ours_base,
     ]
     family = family_of(model_class)
-    on_dataset: list[Path] = []
+    on_dataset: list[Path | None] = []
     if family is not None:
         files += [paths.family_yaml(family), paths.model_yaml(model)]
+        # a dataset's own file holds for RecBole's models too, and must leave their numbers alone
+        on_dataset = [paths.family_yaml(f"{family}_on_{dataset}")]
     else:
         name = _FAMILY_FILE.get(model_class.type)
         if model in ("DIN", "DIEN"):

@@ -106,8 +106,9 @@ def test_each_source_beats_the_one_before_it(
     from recbole_ext import paths
     from recbole_ext.models.base import ExtRecommender
 
-    keys = ["p_family", "p_model", "p_dataset", "p_file", "p_file2", "p_dict", "p_line"]
-    names = ["base", "family/fam", "model/Mine", "dataset", "one.yaml", "two.yaml", "dict", "line"]
+    keys = ["p_family", "p_model", "p_dataset", "p_both", "p_file", "p_file2", "p_dict", "p_line"]
+    names = ["base", "family/fam", "model/Mine", "dataset", "family/fam_on_tiny"]
+    names += ["one.yaml", "two.yaml", "dict", "line"]
     layers = {name: {} for name in names}
     for low, high, key in zip(names[:-1], names[1:], keys, strict=True):
         layers[low][key], layers[high][key] = f"from {low}", f"from {high}"
@@ -121,7 +122,9 @@ def test_each_source_beats_the_one_before_it(
     write(properties / "family" / "fam.yaml", yaml.safe_dump(family))
     write(properties / "model" / "Mine.yaml", yaml.safe_dump(layers["model/Mine"]))
     write(tmp_path / "dataset_configs" / "tiny.yaml", yaml.safe_dump(layers["dataset"]))
-    files = [write(tmp_path / name, yaml.safe_dump(layers[name])) for name in names[4:6]]
+    both = layers["family/fam_on_tiny"]
+    write(properties / "family" / "fam_on_tiny.yaml", yaml.safe_dump(both))
+    files = [write(tmp_path / name, yaml.safe_dump(layers[name])) for name in names[5:7]]
     monkeypatch.setattr(paths, "data_folder", lambda name: tmp_path / name)
     mine = type("Mine", (ExtRecommender, BPR), {"family": "fam"})
     overrides = [f"--{key}={value}" for key, value in layers["line"].items()]

@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 from recbole.config import Config as RecBoleConfig
 
+from recbole_ext import quick_start
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
 
@@ -65,6 +66,40 @@ def test_ml_100k_changes_nothing_of_recboles_own(model, monkeypatch):
     ours = yaml.safe_load((ROOT / "dataset_configs" / "ml-100k.yaml").read_text(encoding="utf-8"))
     assert {key: theirs[key] for key in ours} == ours
     assert Config(model, "ml-100k", config_dict=negatives)["load_col"] == theirs["load_col"]
+
+
+DROPOUTS = ("hidden_dropout_prob", "attn_dropout_prob")
+
+
+@pytest.mark.parametrize("model", ["DuoRec", "FTRagRec"])
+def test_our_sequential_models_drop_little_on_ml_1m(model):
+    for dataset, expected in {"ml-1m": 0.1, "amazon-beauty": 0.5, "ml-100k": 0.5}.items():
+        config = Config(model, dataset)
+        assert [config[key] for key in DROPOUTS] == [expected] * 2, dataset
+    assert Config(model, "ml-1m", config_dict={DROPOUTS[0]: 0.3})[DROPOUTS[0]] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"), [({}, [0.1, 0.1]), ({DROPOUTS[0]: 0.5}, [0.5, 0.1])], ids=["own", "user"]
+)
+def test_a_warm_start_on_ml_1m_drops_little_too(more, expected, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(quick_start, "run", lambda *names, **more: asked.append((names, more)))
+    place = {"pretrain_dir": str(tmp_path), **more}
+    quick_start.pretrained(Config("FTRagRec", "ml-1m", config_dict=place), "DuoRec", "fingerprint")
+    ((names, settings),) = asked
+    warm = Config(*names, **settings)
+    assert warm["model"] == "DuoRec" and [warm[key] for key in DROPOUTS] == expected
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BERT4Rec", "LightSANs", "FEARec", "SASRecF"])
+def test_a_built_in_model_on_ml_1m_drops_as_in_recbole(model, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["test"])
+    settings = {"train_neg_sample_args": None}
+    theirs = RecBoleConfig(model, "ml-1m", config_dict=settings).final_config_dict
+    ours = Config(model, "ml-1m", config_dict=settings)
+    assert [ours[key] for key in DROPOUTS] == [theirs[key] for key in DROPOUTS]
+    assert 0.1 not in [theirs[key] for key in DROPOUTS], "the test would see no difference"
 
 
 @pytest.mark.parametrize("dataset", ["ml-1m", "amazon-beauty"])

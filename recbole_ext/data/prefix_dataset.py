@@ -21,8 +21,10 @@ GATHER_ROWS = 1 << 16
 class PrefixDataset(SequentialDataset):
     """``SequentialDataset`` with the same rows in the same order, in a fraction of the time.
 
-    One row for each (user, prefix, next item). The rows of each split also carry :data:`ROW_ID`: a
-    row's place in the training split, which memories, samplers and exclusion rules refer to.
+    One row for each (user, prefix, next item). A model may say whose histories it reads beside the
+    items' (``history_fields``, see ``models/base.py``); those of other fields are left out. The
+    rows of each split also carry :data:`ROW_ID`: a row's place in the training split, which
+    memories, samplers and exclusion rules refer to.
     """
 
     inter_feat: Any
@@ -47,12 +49,19 @@ class PrefixDataset(SequentialDataset):
         )  # 2 x [R]
         rows = self.inter_feat[target]
         lists: dict[str, Any] = {self.item_list_length_field: torch.from_numpy(target - start)}
+        keys = getattr(self.config.model_class, "history_fields", None)
+        read = None if keys is None else {self.iid_field, *(self.config[key] for key in keys)}
         for field in self.inter_feat:
-            if field != self.uid_field:
-                list_field = getattr(self, f"{field}_list_field")
+            if field == self.uid_field:
+                continue
+            list_field = getattr(self, f"{field}_list_field")
+            if read is None or field in read:
                 lists[list_field] = gather_windows(
                     self.inter_feat[field], start, target, self.max_item_list_len
                 )
+            else:  # RecBole has announced it
+                for properties in (self.field2type, self.field2source, self.field2seqlen):
+                    properties.pop(list_field, None)
         rows.update(Interaction(lists))
         self.inter_feat = rows
 

@@ -26,7 +26,10 @@ def vocabulary_of(dataset: Any) -> dict[str, str]:
 
 
 def dataset_fingerprint(dataset: Any) -> str:
-    """Return the SHA-256 of a filtered dataset: its tokens and its sorted interactions.
+    """Return the SHA-256 of a filtered dataset: its tokens, and its interactions as they are split.
+
+    Interactions of one time count in their order, which decides what is held out: an encoder that
+    was chosen on the validation item of one order may have seen the test item of another.
 
     To be taken before ``dataset.build()``, while ``inter_feat`` is a DataFrame with one row per
     interaction.
@@ -39,7 +42,25 @@ def dataset_fingerprint(dataset: Any) -> str:
     table = np.stack(
         [np.asarray(dataset.inter_feat[c], dtype=np.float64) for c in columns]
     )  # [3, interactions]
-    table = table[:, np.lexsort(table[::-1])]  # by user, then item, then time
+    table = table[:, _split_order(dataset)]
     digest = hashlib.sha256(repr(sorted(vocabulary_of(dataset).items())).encode())
+    if dataset.benchmark_filename_list is not None:
+        digest.update(repr(dataset.file_size_list).encode())  # where the files cut the table
     digest.update(np.ascontiguousarray(table).tobytes())
     return digest.hexdigest()
+
+
+def _split_order(dataset: Any) -> np.ndarray:
+    """Return the places of the interactions in the order in which RecBole splits them, [n].
+
+    By time, each user alone where the split is by user, equal times as they stand. Where RecBole
+    shuffles, or the files are split already, all count as they stand.
+    """
+    rows, args = dataset.inter_feat, dataset.config["eval_args"]
+    is_split_already = dataset.benchmark_filename_list is not None
+    if args["order"] != "TO" or is_split_already or dataset.time_field not in rows:
+        return np.arange(len(rows))
+    keys = [np.asarray(rows[dataset.time_field], dtype=np.float32)]  # the bits RecBole sorts by
+    if args["group_by"] == "user":
+        keys.append(np.asarray(rows[dataset.uid_field]))
+    return np.lexsort(keys)  # stable, the last key first

@@ -17,12 +17,15 @@ class ExtRecommender:
 
     Attributes that a subclass may set, read when the data are built:
         dataset_class: RecBole ``Dataset`` subclass to use instead of RecBole's choice.
+        history_fields: Settings that name the fields whose histories the model reads beside the
+            items' (``TIME_FIELD``), ``None`` for all fields; ``PrefixDataset`` builds no others.
         train_loader_class: ``TrainDataLoader`` subclass, or a class method that takes the config
             and returns one.
         warm_start: Name of the model to pretrain when none is given, or ``None``.
     """
 
     dataset_class: Any = None
+    history_fields: tuple[str, ...] | None = None
     train_loader_class: Any = None
     warm_start: str | None = None
 

@@ -8,6 +8,7 @@ pickles objects of its own; of them nothing is built or run, only the tensors ar
 from __future__ import annotations
 
 import collections
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -19,17 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_ext.modules.transformer import encoder_keys
+from recbole_ext.modules.transformer import SASEncoder, encoder_keys
 from recbole_ext.types import UserError
 
 OURS = "recbole_ext/1"
 PREFIX = "encoder."
 SHAPELESS = ("n_heads", "hidden_act", "layer_norm_eps")
 """Settings of the encoder that change its output and no shape."""
+ENCODER = ("hidden_size", "n_layers", "inner_size", *SHAPELESS)
+"""Settings that say, with the shapes of the weights, how to build the encoder."""
 SPLIT = ("split", "order", "group_by")
 """Entries of ``eval_args`` that say which rows are trained on."""
 FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter")
 """Settings that say the same by leaving interactions out."""
+ORDER = ("TIME_FIELD", "benchmark_filename")
+"""Settings that say the same by what interactions are ordered or cut by."""
 
 
 @dataclass
@@ -57,7 +62,11 @@ class WarmStartReport:
 
 
 def load_warm_start(
-    encoder: nn.Module, path: str | Path, item_hash: str, settings: Mapping[str, Any]
+    encoder: nn.Module,
+    path: str | Path,
+    item_hash: str,
+    settings: Mapping[str, Any],
+    fingerprint: str | None = None,
 ) -> WarmStartReport:
     """Load an encoder's weights from a file and check that every one of them arrived.
 
@@ -67,19 +76,23 @@ def load_warm_start(
         item_hash: ``vocabulary_hash`` of the item tokens, to compare with the file's.
         settings: This run's settings; those that change the encoder's output and no shape, and
             those that say which rows are trained on, are compared with the file's.
+        fingerprint: ``dataset_fingerprint`` of this run's data, to compare with the one in the
+            ``result.json`` beside the file; ``None`` if it is not known.
 
     Raises:
-        UserError: The file is missing or unreadable, has another item vocabulary, another split,
-            other encoder settings, or parameters that do not match; it names them.
+        UserError: The file is missing or unreadable, has another item vocabulary, other
+            interactions, another split, other encoder settings, or parameters that do not match;
+            it names them.
     """
     file = _find(Path(path))
     payload = _read(file)
     report = WarmStartReport(file)
-    if payload.get("format") == OURS:
+    is_ours, theirs = payload.get("format") == OURS, payload.get("settings") or {}
+    if is_ours:
         _check_vocabulary(payload, file, item_hash)
-        theirs = payload.get("settings") or {}
         _check_settings(theirs, settings, file)
         _check_split(theirs, settings, file)
+        _check_interactions(file.parent / "result.json", fingerprint, report)
     else:
         report.notes.append(
             "a foreign checkpoint does not say which item has which id; "
@@ -104,6 +117,8 @@ def load_warm_start(
         )
     encoder.load_state_dict(found)
     _assert_arrived(encoder, found)
+    if is_ours:
+        _assert_states(encoder, found, theirs, report)
     report.matched = [PREFIX + name for name in found]
     return report
 
@@ -224,7 +239,7 @@ def _check_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any], file: Pa
 
 def _check_split(theirs: Mapping[str, Any], ours: Mapping[str, Any], file: Path) -> None:
     """Refuse an encoder that trained on other rows: this run's validation may be among them."""
-    for key in ("eval_args", *FILTERS):
+    for key in ("eval_args", *FILTERS, *ORDER):
         if key not in theirs:
             continue
         their, our = theirs[key], ours[key]
@@ -238,6 +253,30 @@ def _check_split(theirs: Mapping[str, Any], ours: Mapping[str, Any], file: Path)
                     f"{name}: {our}: it may have seen what is held out here; use the same data "
                     "and split, or leave pretrained_path out"
                 )
+
+
+def _check_interactions(result: Path, ours: str | None, report: WarmStartReport) -> None:
+    """Refuse an encoder that trained on other interactions, or on these in another order."""
+    try:
+        theirs = json.loads(result.read_text(encoding="utf-8")).get("dataset_fingerprint")
+    except FileNotFoundError:  # a run that was broken off, or a best.pt that was moved
+        theirs = None
+    except (OSError, ValueError, AttributeError):
+        raise UserError(
+            f"pretrained_path: {result} is damaged, so the data cannot be compared; give another "
+            "run, or move its best.pt away from that file"
+        ) from None
+    if theirs is None or ours is None:
+        report.notes.append(
+            "no fingerprint to compare: that it trained on these very interactions, in the same "
+            "order is unproven"
+        )
+    elif theirs != ours:
+        raise UserError(
+            f"pretrained_path: {report.path} was trained on other interactions, or on these in "
+            f"another order ({result} has another dataset_fingerprint): it may have seen what is "
+            "held out here; use the same files and filters, or leave pretrained_path out"
+        )
 
 
 def _check_shapes(found: dict[str, Tensor], wanted: dict[str, Tensor], file: Path) -> None:
@@ -255,10 +294,34 @@ def _check_shapes(found: dict[str, Tensor], wanted: dict[str, Tensor], file: Pat
 
 
 def _assert_arrived(encoder: nn.Module, found: dict[str, Tensor]) -> None:
-    """Check that equal weights stand in the encoder, so that its states are the pretrained ones."""
+    """Check that the encoder has the weights of the file, and not its initial ones."""
     for name, value in encoder.state_dict().items():
         if not torch.equal(value.cpu(), found[name].to(value.dtype)):
             raise AssertionError(f"{PREFIX}{name} differs from what was loaded")
+
+
+@torch.no_grad()
+def _assert_states(
+    encoder: nn.Module, found: dict[str, Tensor], theirs: Mapping[str, Any], report: WarmStartReport
+) -> None:
+    """Check that some histories have the states of the encoder that the file itself describes."""
+    unsaid = [key for key in ENCODER if key not in theirs]
+    if unsaid:
+        report.notes.append(f"the file does not say {', '.join(unsaid)}: states are not compared")
+        return
+    n_items, limit = (len(found[f"{kind}_embedding.weight"]) for kind in ("item", "position"))
+    with torch.random.fork_rng(devices=[]):  # its initial weights are nobody's random numbers
+        source = SASEncoder(n_items=n_items, max_length=limit, **{k: theirs[k] for k in ENCODER})
+    source.load_state_dict(found)
+    lengths = torch.tensor([1, (limit + 1) // 2, limit])  # [3]
+    place = torch.arange(limit)  # [L]
+    item_seq = 1 + (place + 7 * torch.arange(3)[:, None]) % (n_items - 1)  # [3, L]
+    item_seq = item_seq.where(place < lengths[:, None], 0)  # [3, L]
+    was_training, device = encoder.training, encoder.state_dict()["item_embedding.weight"].device
+    states = encoder.eval()(item_seq.to(device), lengths.to(device)).cpu()  # [3, D]
+    encoder.train(was_training)
+    if not torch.allclose(states, source.eval()(item_seq, lengths), rtol=1e-4, atol=1e-5):
+        raise AssertionError(f"the encoder gives other states than the one of {report.path}")
 
 
 def _listing(names: list[str]) -> str:

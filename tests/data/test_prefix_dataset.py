@@ -8,6 +8,7 @@ import torch
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
+from recbole_ext.config import Config as ExtConfig
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, gather_windows, prefix_windows
 
 HEADER = "user_id:token item_id:token timestamp:float rating:float tags:token_seq parts:float_seq"
@@ -73,6 +74,31 @@ def test_all_kinds_of_columns(rich, length):
     theirs = make(SequentialDataset, rich, "rich", **more).build()
     for own, their in zip(ours, theirs, strict=True):
         assert_same_rows(own, their)
+
+
+@pytest.mark.parametrize("model", ["DuoRec", "FTRagRec"])
+def test_our_models_carry_the_histories_that_they_read(rich, model):
+    """A list of L numbers for each row and column, that nobody reads, is most of a dataset."""
+    settings = {"data_path": str(rich), "MAX_ITEM_LIST_LENGTH": 5, "use_gpu": False, **ALL_COLUMNS}
+    config = ExtConfig(model, "rich", config_dict=settings)
+    ours, theirs = PrefixDataset(config).build(), SequentialDataset(config).build()
+    unread = {f"{field}_list" for field in ("timestamp", "rating", "tags", "parts")}
+    for own, their in zip(ours, theirs, strict=True):
+        fields = list(their.inter_feat)
+        assert unread < set(fields)
+        assert [f for f in own.inter_feat if f != ROW_ID] == [f for f in fields if f not in unread]
+        for field in set(fields) - unread:
+            assert torch.equal(own.inter_feat[field], their.inter_feat[field]), field
+        assert own.field2type.keys() - {ROW_ID} == their.field2type.keys() - unread
+
+
+def test_a_model_names_further_histories_by_their_settings(rich, monkeypatch):
+    settings = {"data_path": str(rich), "use_gpu": False, **ALL_COLUMNS}
+    config = ExtConfig("DuoRec", "rich", config_dict=settings)
+    monkeypatch.setattr(config.model_class, "history_fields", ("TIME_FIELD",))
+    (train, _, _) = PrefixDataset(config).build()
+    lists = {field for field in train.inter_feat if field.endswith("_list")}
+    assert lists == {"item_id_list", "timestamp_list"}
 
 
 def test_numerical_features(rich):

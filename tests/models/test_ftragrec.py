@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from typing import Any
 
@@ -430,6 +431,17 @@ def write_warm_start(net: Any, path: Any, **changes: Any) -> Any:
     path.mkdir()
     torch.save({**payload, **changes}, path / "best.pt")
     return path
+
+
+def test_a_warm_start_must_have_seen_the_data_of_this_run(make, tmp_path):
+    duorec, loaders = make("DuoRec")
+    path = write_warm_start(duorec, tmp_path / "run")
+    result = {"dataset_fingerprint": loaders[0].dataset.fingerprint}
+    (path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    make(pretrained_path=str(path))
+    (path / "result.json").write_text(json.dumps({"dataset_fingerprint": "another"}))
+    with pytest.raises(UserError, match="trained on other interactions"):
+        make(pretrained_path=str(path))
 
 
 def test_alpha_zero_is_duorec_bit_for_bit(make, tmp_path):

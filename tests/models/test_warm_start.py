@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import json
 import pickle
 
 import numpy as np
@@ -15,7 +16,8 @@ from recbole_ext.modules.transformer import SASEncoder
 from recbole_ext.trainer.checkpoint import FORMAT
 from recbole_ext.types import UserError
 
-SETTINGS = {"n_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+SIZES = {"hidden_size": 8, "n_layers": 2, "inner_size": 16}
+SETTINGS = {**SIZES, "n_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
 
 
 def encoder(seed: int = 0, **options) -> SASEncoder:
@@ -64,12 +66,17 @@ def same(a: SASEncoder, b: SASEncoder) -> bool:
     return all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+def write_result(folder, **entries) -> None:
+    (folder / "result.json").write_text(json.dumps({"dataset": "tiny", **entries}))
+
+
 def test_a_run_folder_and_its_best_pt_are_taken(tmp_path):
     source = encoder(1)
     torch.save(ours(source), tmp_path / "best.pt")
+    write_result(tmp_path, dataset_fingerprint="data")
     for path in (tmp_path, tmp_path / "best.pt"):
         target = encoder(2)
-        report = load_warm_start(target, path, "hash", SETTINGS)
+        report = load_warm_start(target, path, "hash", SETTINGS, "data")
         assert same(source, target)
         assert sorted(report.matched) == sorted(f"encoder.{n}" for n in source.state_dict())
         assert report.unused == [] and report.notes == []
@@ -77,6 +84,60 @@ def test_a_run_folder_and_its_best_pt_are_taken(tmp_path):
 
 def test_the_format_is_the_one_that_the_trainer_writes():
     assert OURS == FORMAT
+
+
+def test_other_interactions_or_another_order_of_them_is_an_error(tmp_path):
+    """Equal items and split settings do not say which of two items of one day is the last."""
+    torch.save(ours(encoder(1)), tmp_path / "best.pt")
+    write_result(tmp_path, dataset_fingerprint="theirs")
+    for path in (tmp_path, tmp_path / "best.pt"):
+        target = encoder(2)
+        with pytest.raises(UserError, match="trained on other interactions.*result.json"):
+            load_warm_start(target, path, "hash", SETTINGS, "ours")
+        assert same(target, encoder(2))
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(UserError, match="result.json is damaged"):
+        load_warm_start(encoder(2), tmp_path, "hash", SETTINGS, "ours")
+
+
+@pytest.mark.parametrize("known", ["neither", "file", "run"])
+def test_interactions_that_cannot_be_compared_are_noted(tmp_path, known):
+    torch.save(ours(encoder(1)), tmp_path / "best.pt")
+    if known == "file":
+        write_result(tmp_path, dataset_fingerprint="theirs")
+    report = load_warm_start(
+        encoder(2), tmp_path, "hash", SETTINGS, "ours" if known == "run" else None
+    )
+    assert ["in the same order is unproven" in note for note in report.notes] == [True]
+
+
+def test_the_states_are_compared_with_those_of_the_encoder_that_the_file_describes(tmp_path):
+    """Equal weights are not yet equal states: here the encoder is not what the settings say."""
+    trained = encoder(1)
+    with torch.no_grad():  # the initial ones are so small that attention is all but uniform
+        for parameter in trained.parameters():
+            parameter.mul_(10.0)
+    torch.save(ours(trained), tmp_path / "best.pt")
+    load_warm_start(encoder(2), tmp_path, "hash", SETTINGS)
+    for options in ({"n_heads": 4}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.1}):
+        with pytest.raises(AssertionError, match="other states"):
+            load_warm_start(encoder(2, **options), tmp_path, "hash", SETTINGS)
+
+
+def test_comparing_states_changes_neither_the_mode_nor_the_random_numbers(tmp_path):
+    torch.save(ours(encoder(1)), tmp_path / "best.pt")
+    target = encoder(2)
+    before = torch.get_rng_state()
+    load_warm_start(target, tmp_path, "hash", SETTINGS)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(module.training for module in target.modules())
+
+
+def test_settings_that_are_too_few_to_compare_states_are_noted(tmp_path):
+    few = {key: value for key, value in SETTINGS.items() if key != "inner_size"}
+    torch.save(ours(encoder(1), settings=few), tmp_path / "best.pt")
+    report = load_warm_start(encoder(2), tmp_path, "hash", SETTINGS)
+    assert any("does not say inner_size" in note for note in report.notes)
 
 
 EVAL = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
@@ -93,12 +154,15 @@ EVAL = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "m
         ({"item_inter_num_interval": "[0,inf)"}, "item_inter_num_interval"),
         ({"val_interval": {"timestamp": "[0,5)"}}, "val_interval: .*val_interval: None"),
         ({"rm_dup_inter": "first"}, "rm_dup_inter: first"),
+        ({"TIME_FIELD": "day"}, "TIME_FIELD: day.*TIME_FIELD: timestamp"),
+        ({"benchmark_filename": ["a", "b", "c"]}, "benchmark_filename: .*: None"),
     ],
 )  # fmt: skip
 def test_another_split_or_filter_is_an_error(tmp_path, theirs, sentence):
     """What trained on other rows may have seen this run's validation targets."""
     filters = {"user_inter_num_interval": "[5,inf)", "item_inter_num_interval": "[5,inf)"}
     run = {**SETTINGS, "eval_args": EVAL, **filters, "val_interval": None, "rm_dup_inter": None}
+    run.update(TIME_FIELD="timestamp", benchmark_filename=None)
     same_rows = {**run, "eval_args": {**EVAL, "mode": "uni100"}}  # says nothing about training
     torch.save(ours(encoder(1), settings=same_rows), tmp_path / "best.pt")
     load_warm_start(encoder(2), tmp_path, "hash", run)

@@ -7,7 +7,7 @@ import torch
 from recbole.model.layers import TransformerEncoder
 from torch import nn
 
-from recbole_ext.modules import transformer
+from recbole_ext.modules import attention, transformer
 from recbole_ext.modules.transformer import SASEncoder, encoder_keys
 from recbole_ext.types import UserError
 
@@ -39,12 +39,13 @@ class RecBoleSASRec(nn.Module):
             layer_norm_eps=1e-12,
         )
         self.LayerNorm = nn.LayerNorm(D, eps=1e-12)
+        self.dropout = nn.Dropout(0.0)
 
     def states(self, item_seq):
         x = self.item_embedding(item_seq) + self.position_embedding.weight[: item_seq.size(1)]
         mask = (item_seq != 0)[:, None, None, :].expand(-1, -1, item_seq.size(1), -1).tril()
         mask = torch.where(mask, 0.0, -10000.0)
-        return self.trm_encoder(self.LayerNorm(x), mask)[-1]
+        return self.trm_encoder(self.dropout(self.LayerNorm(x)), mask)[-1]
 
 
 def random_sequences(rows=9, seed=0):
@@ -135,6 +136,38 @@ def test_dropout_varies_in_training_only():
     assert torch.equal(encoder(item_seq, lengths), first)
     encoder.eval()
     assert torch.equal(encoder(item_seq, lengths), encoder(item_seq, lengths))
+
+
+class Scale(nn.Module):
+    """Stands for a dropout: what it stands on is seen in the output, and nothing is random."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_dropout_stands_where_recboles_does(monkeypatch):
+    """Each dropout of both is a factor of its own; in training alone, where RecBole's act too."""
+    torch.manual_seed(0)
+    theirs, ours = pair()
+    theirs.dropout, ours.dropout = Scale(0.9), Scale(0.9)
+    for block in theirs.trm_encoder.layer:
+        block.multi_head_attention.attn_dropout = Scale(0.6)
+    for block in (*theirs.trm_encoder.layer, *ours.trm_encoder.layer):
+        block.multi_head_attention.out_dropout = Scale(0.7)
+        block.feed_forward.dropout = Scale(0.8)
+    for block in ours.trm_encoder.layer:
+        block.multi_head_attention.attn_dropout_prob = 0.3
+    monkeypatch.setattr(attention, "dropout", lambda x, p: x * (0.6 if p == 0.3 else 1.0))
+    item_seq, lengths = random_sequences()
+    real = item_seq != 0
+    wanted = theirs.states(item_seq)
+    torch.testing.assert_close(ours.states(item_seq)[real], wanted[real], atol=1e-5, rtol=1e-5)
+    last = wanted[torch.arange(len(lengths)), lengths - 1]
+    torch.testing.assert_close(ours(item_seq, lengths), last, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("which", [torch.optim.Adam, torch.optim.AdamW])

@@ -42,15 +42,14 @@ class DuoRec(ExtRecommender, SequentialRecommender):
     """SASRec's encoder trained with cross-entropy and dropout or same-target contrast."""
 
     dataset_class = PrefixDataset
+    history_fields = ()
     item_seq_rows: Tensor
     len_rows: Tensor
     target_rows: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        for key, words in CHOICES.items():
-            if config[key] not in words:
-                raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}")
+        self.check_settings(config, dataset)
         self.contrast = config["contrast"]
         self.sim = config["sim"]
         self.train_on = config["train_on"]
@@ -58,8 +57,6 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         self.lmd = config["lmd"]
         self.lmd_sem = config["lmd_sem"]
         self.mask_same_target = config["mask_same_target"]
-        if self.temperature <= 0:
-            raise UserError(f"temperature: {self.temperature} must be greater than 0")
         self.encoder = SASEncoder(
             n_items=self.n_items,
             hidden_size=config["hidden_size"],
@@ -74,6 +71,21 @@ class DuoRec(ExtRecommender, SequentialRecommender):
             initializer_range=config["initializer_range"],
         )
         self._keep_rows(dataset)
+
+    @classmethod
+    def check_settings(cls, config: Any, train_dataset: Any) -> None:
+        """Refuse settings that cannot be meant."""
+        for key, words in CHOICES.items():
+            if config[key] not in words:
+                raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}")
+        if config["temperature"] <= 0:
+            raise UserError(f"temperature: {config['temperature']} must be greater than 0")
+        contrast, dropouts = config["contrast"], ("hidden_dropout_prob", "attn_dropout_prob")
+        if contrast != "su" and not any(config[key] for key in dropouts):
+            raise UserError(
+                f"contrast: {contrast} needs a second view, which dropout makes, and "
+                f"{' and '.join(dropouts)} are 0; raise one of them, or set contrast: su"
+            )
 
     @classmethod
     def train_loader_class(cls, config: Any) -> type:

@@ -47,6 +47,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
     """A frozen encoder, a memory of training prefixes, and a small retriever between them."""
 
     dataset_class = PrefixDataset
+    history_fields = ()
     warm_start = "DuoRec"
     memory_weights: Tensor
 
@@ -99,9 +100,10 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             item_hash = vocabulary_hash(self.tokens[1])
             # as given, not as RecBole has rewritten it: so the file has the settings too
             settings = getattr(config, "resolved", config)
-            self.logger.info(
-                "%s", load_warm_start(self.encoder, config["pretrained_path"], item_hash, settings)
-            )
+            fingerprint = getattr(dataset, "fingerprint", None)  # RecBole's own build sets none
+            path = config["pretrained_path"]
+            report = load_warm_start(self.encoder, path, item_hash, settings, fingerprint)
+            self.logger.info("%s", report)
         self.is_frozen = config["freeze"] == "all"
         freeze_parameters(self, config["freeze"])
         self.keeper = MemoryKeeper(
