@@ -49,6 +49,8 @@ def test_what_others_put_into_the_folder_stays(settings: dict[str, Any], tmp_pat
     [
         ({"mix": "vectors"}, "mix: 'vectors' is none of"),
         ({"top_k": 9999}, "top_k: 9999 neighbours cannot come from a memory of"),
+        ({"callbacks": ["Progress"]}, "callbacks: .* lacks FaissRefresh"),
+        ({"pretrain": "none"}, "pretrain: none without pretrained_path"),
     ],
 )
 def test_settings_are_checked_before_a_warm_start_is_trained(

@@ -29,14 +29,11 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
         items: Item of each positive, [P].
 
     Raises:
-        UserError: A positive's score is not a number.
+        UserError: A score of these rows is not a number: it compares with none, so that all ranks
+            would look better than they are.
     """
     rows, items = rows.to(scores.device), items.to(scores.device)
     own = scores[rows, items]  # [P]
-    if torch.isnan(own).any():
-        raise UserError(
-            "the model's scores are not numbers (NaN): training has diverged; lower learning_rate"
-        )
     block = max(1, _MAX_CELLS // scores.shape[1])
     parts = zip(rows.split(block), own.split(block), strict=True)
     return torch.cat([_ranks(scores[r], s[:, None]) for r, s in parts])  # [P]
@@ -44,6 +41,12 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
 
 def _ranks(scores: Tensor, own: Tensor) -> Tensor:
     """Return the ranks of own [P, 1] in scores [P, N]."""
+    n_bad = int(scores.isnan().any(1).sum())
+    if n_bad:
+        raise UserError(
+            f"the model's scores are not numbers (NaN) for {n_bad} of {len(scores)} test rows: "
+            "training has diverged; train anew with a lower learning_rate or with clip_grad_norm"
+        )
     higher = (scores > own).sum(1)  # [P]
     ties = (scores == own).sum(1) - 1  # [P], the positive itself left out
     return 1 + higher + ties // 2

@@ -44,8 +44,21 @@ RANGES: dict[str, tuple[float, float]] = {
 """Settings and the range of their values, or of each value of a list."""
 
 
-def check_settings(config: Any, n_rows: int) -> None:
-    """Refuse settings that cannot be meant.
+NEEDED_CALLBACKS = {
+    "FaissRefresh": "- FaissRefresh: {before_valid: False}",
+    "Calibrate": "- Calibrate",
+}
+"""Callbacks that a run needs, in their order, and the line that adds each."""
+NEEDED_FOR = {
+    "FaissRefresh": "training would keep the neighbours of the untrained retriever",
+    "Calibrate": "calibrate: valid would choose nothing",
+}
+ITEM_VECTORS = "encoder.item_embedding.weight"
+"""What an encoder that was never trained must not keep: all else is made of it."""
+
+
+def check_values(config: Any, n_rows: int) -> None:
+    """Refuse values that cannot be meant.
 
     Args:
         config: The run's settings.
@@ -71,6 +84,51 @@ def check_settings(config: Any, n_rows: int) -> None:
         )
     if config["mix"] == "gate" and not config["alpha"]:
         raise UserError("mix: gate starts at alpha and learns from there, so alpha must be above 0")
+    if config["calibrate"] == "valid" and not config["alpha"]:
+        raise UserError(
+            "alpha: 0 leaves the retriever nothing to learn, so that there is nothing to choose "
+            "among; set calibrate: none for the encoder alone, or alpha above 0"
+        )
+
+
+def check_run(config: Any) -> None:
+    """Refuse a run that lacks what its settings need: callbacks, or a warm start.
+
+    Args:
+        config: The run's settings.
+
+    Raises:
+        UserError: Naming the key and what to write.
+    """
+    for name, line in NEEDED_CALLBACKS.items():
+        is_needed = name != "Calibrate" or config["calibrate"] == "valid"
+        if is_needed and name not in {_callback_name(one) for one in config["callbacks"] or ()}:
+            without = ", or set calibrate: none" if name == "Calibrate" else ""
+            raise UserError(
+                f"callbacks: the list replaces FTRagRec's own and lacks {name}, without which "
+                f"{NEEDED_FOR[name]}; add the line '{line}' to it{without}"
+            )
+    is_cold = config["pretrain"] == "none" and not config["pretrained_path"]
+    if is_cold and any(fnmatchcase(ITEM_VECTORS, word) for word in _patterns(config["freeze"])):
+        raise UserError(
+            "pretrain: none without pretrained_path starts from random item vectors, and "
+            f"freeze: {config['freeze']} keeps them so; give pretrained_path, or set "
+            "pretrain: auto or freeze: none"
+        )
+
+
+def _callback_name(spec: Any) -> str:
+    """Return the class name in an entry of ``callbacks``: Name, module:Name, or {Name: ...}."""
+    name = next(iter(spec), "") if isinstance(spec, dict) else spec
+    return str(name).rpartition(":")[2]
+
+
+def _patterns(freeze: str | Iterable[str]) -> list[str]:
+    """Return the name patterns that ``freeze`` stands for."""
+    words = [freeze] if isinstance(freeze, str) else list(freeze or ())
+    if not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"freeze: {freeze} must be one or more words (all, none or names)")
+    return {"all": ["encoder.*"], "none": []}.get(words[0] if len(words) == 1 else "", words)
 
 
 def freeze_parameters(model: nn.Module, freeze: str | Iterable[str]) -> None:
@@ -83,10 +141,7 @@ def freeze_parameters(model: nn.Module, freeze: str | Iterable[str]) -> None:
     Raises:
         UserError: A pattern matches nothing, or there is none.
     """
-    words = [freeze] if isinstance(freeze, str) else list(freeze or ())
-    if not words or not all(isinstance(word, str) for word in words):
-        raise UserError(f"freeze: {freeze} must be one or more words (all, none or names)")
-    patterns = {"all": ["encoder.*"], "none": []}.get(words[0] if len(words) == 1 else "", words)
+    patterns = _patterns(freeze)
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         matched = [name for name in names if fnmatchcase(name, pattern)]

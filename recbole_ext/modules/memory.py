@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 POLICIES = ("user", "row_and_later")
 ENCODE_ROWS = 4096
 SEARCH_ROWS = 8192
+CELLS = 1 << 25
+"""Logits held at a time (128 MiB as float32); rows are taken in chunks of this area."""
+DRAW_CELLS = 1 << 20
+"""Random places drawn at a time: a draw holds a dozen int64 of each."""
+KEY_CELLS = 1 << 22
+"""Numbers of random neighbours' states compared at a time (16 MiB, and a view's inner layer)."""
 
 
 class MemoryRows:
@@ -144,6 +150,10 @@ class Memory:
         policy: What a query must not find.
         seed: Of the random neighbours.
         of_states: What was computed from the states alone; memories of equal states share it.
+        of_rows: What was computed from the rows alone; memories of the same rows share it.
+
+    Nothing here is computed in half precision, whatever autocast says: cosines of like states
+    differ in the third decimal, which bfloat16 does not have.
     """
 
     rows: MemoryRows
@@ -153,7 +163,9 @@ class Memory:
     policy: str = "user"
     seed: int = 0
     of_states: dict[str, Tensor] = field(default_factory=dict)
+    of_rows: dict[str, Tensor] = field(default_factory=dict)
     _cache: dict[str, Tensor] = field(default_factory=dict)
+    _least: dict[tuple[float, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.targets = self.rows.targets.to(self.states.device)  # [R], by place
@@ -171,31 +183,53 @@ class Memory:
             users: [B].
             row_id: Row id of the queries that are training rows [B], negative for others.
         """
-        ranges = self.rows.excluded(self.policy, users, row_id).to(states.device)  # [B, 2]
-        if self.index is not None:
-            return self.index.search(self.view(states), k, ranges)
+        with full_precision(states):
+            if self.index is None:
+                return self._search_random(states.float(), k, users, row_id)
+            ranges = self.rows.excluded(self.policy, users, row_id).to(states.device)  # [B, 2]
+            return self.index.search(self.view(states.float()), k, ranges)
+
+    def _search_random(
+        self, states: Tensor, k: int, users: Tensor, row_id: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        places = self._draw(k, users, row_id).to(states.device)  # [B, K]
+        missing = places < 0  # [B, K]
+        size = max(1, KEY_CELLS // (k * states.shape[1]))
+        parts = zip(states.split(size), places.clamp_min(0).split(size), strict=True)
+        similarity = torch.cat([self._cosine(*part) for part in parts])  # [B, K]
+        return similarity.masked_fill(missing, float("-inf")), places
+
+    def _cosine(self, states: Tensor, places: Tensor) -> Tensor:
+        """Return the cosines [B, K] of states [B, D] and what is at places [B, K]."""
+        query = F.normalize(self.view(states), dim=-1)  # [B, D]
+        key = F.normalize(self.view(self.states[places]), dim=-1)  # [B, K, D]
+        return torch.einsum("bd,bkd->bk", query, key)  # [B, K]
+
+    def _draw(self, k: int, users: Tensor, row_id: Tensor | None) -> Tensor:
+        """Draw the random neighbours of queries: places [B, K], -1 where there is none."""
+        ranges = self.rows.excluded(self.policy, users, row_id)  # [B, 2]
         asked = users if row_id is None else torch.where(row_id < 0, users, row_id + (1 << 32))
         n_hidden = (ranges[:, 1:] - ranges[:, :1]).clamp_min(0)  # [B, 1]
         n_rows = len(self.rows) - n_hidden.squeeze(1)  # [B]
-        places = random_places(asked.to(states.device), k, n_rows, self.seed)  # [B, K]
-        hidden = places < 0  # [B, K]
-        places = places + n_hidden * (places >= ranges[:, :1])  # [B, K], past the excluded range
-        query = F.normalize(self.view(states), dim=-1)  # [B, D]
-        key = F.normalize(self.view(self.states[places]), dim=-1)  # [B, K, D]
-        similarity = torch.einsum("bd,bkd->bk", query, key)  # [B, K]
-        return similarity.masked_fill(hidden, float("-inf")), places.masked_fill(hidden, -1)
+        places = random_places(asked.to(ranges.device), k, n_rows, self.seed)  # [B, K]
+        past = places + n_hidden * (places >= ranges[:, :1])  # [B, K], past the excluded range
+        return past.masked_fill(places < 0, -1)
 
+    @torch.no_grad()
     def neighbours_of_rows(self, k: int) -> Tensor:
         """Return the places [R, K] of every memory row's neighbours, searched once and kept.
 
-        int32: 4 R K bytes, 52 MB for Beauty and 392 MB for ml-1m with K = 100.
+        int32: 4 R K bytes, 52 MB for Beauty and 392 MB for ml-1m with K = 100. Random neighbours
+        do not depend on any weights: they are drawn once for all memories of the same rows.
         """
-        if "places" not in self._cache:
-            parts = torch.arange(len(self.rows)).split(SEARCH_ROWS)
-            self._cache["places"] = torch.cat(
-                [self._search_rows(p, k)[1].int() for p in _progress(parts, "neighbours")]
-            )
-        return self._cache["places"]
+        is_random, name = self.index is None, f"neighbours {k}"
+        kept = self.of_rows if is_random else self._cache
+        if name not in kept:
+            size = max(1, min(SEARCH_ROWS, DRAW_CELLS // k)) if is_random else SEARCH_ROWS
+            parts = _progress(torch.arange(len(self.rows)).split(size), "neighbours")
+            found = [self._neighbours(places, k).int() for places in parts]
+            kept[name] = torch.cat(found).to(self.states.device)
+        return kept[name]
 
     @torch.no_grad()
     def label_log_prob(self, item_weight: Tensor) -> Tensor:
@@ -205,27 +239,52 @@ class Memory:
             item_weight: Item embeddings [N, D] that belong to the states; item 0 is padding.
         """
         if "log_prob" not in self.of_states:
-            parts = [
-                -F.cross_entropy(states @ item_weight[1:].T, targets - 1, reduction="none")
-                for states, targets in zip(
-                    self.states.split(ENCODE_ROWS), self.targets.split(ENCODE_ROWS), strict=True
-                )
-            ]
-            self.of_states["log_prob"] = torch.cat(parts)
+            size = max(1, CELLS // len(item_weight))
+            parts = zip(self.states.split(size), self.targets.split(size), strict=True)
+            with full_precision(self.states):
+                found = [
+                    -F.cross_entropy(states @ item_weight[1:].T, targets - 1, reduction="none")
+                    for states, targets in parts
+                ]
+            self.of_states["log_prob"] = torch.cat(found)
         return self.of_states["log_prob"]
 
     def similarity_percentile(self, percentile: float, k: int, sample: int = 4096) -> float:
-        """Return a percentile of the similarity of training pairs, over evenly spaced rows."""
-        if "sample" not in self._cache:
+        """Return a percentile of the similarity of training pairs, over evenly spaced rows.
+
+        Measured once and kept, for it is asked for at every step.
+        """
+        if (percentile, k) not in self._least:
             places = torch.linspace(0, len(self.rows) - 1, min(sample, len(self.rows))).long()
-            self._cache["sample"] = self._search_rows(places, k)[0].flatten()
-        found = self._cache["sample"]
-        found = found[found > float("-inf")]
-        return float(found.quantile(percentile / 100)) if len(found) else float("-inf")
+            found = self._search_rows(places, k)[0].flatten()
+            self._least[percentile, k] = _percentile(found[found > float("-inf")], percentile)
+        return self._least[percentile, k]
+
+    def _neighbours(self, places: Tensor, k: int) -> Tensor:
+        """Return the places [b, K] of the neighbours of the rows at ``places`` [b]."""
+        if self.index is None:  # what is drawn needs no comparing
+            return self._draw(k, self.rows.users[places], self.rows.order[places])
+        return self._search_rows(places, k)[1]
 
     def _search_rows(self, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
         states = self.states[places.to(self.states.device)]  # [b, D]
         return self.search(states, k, self.rows.users[places], self.rows.order[places])
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Return a context without autocast on the device of a tensor."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _percentile(values: Tensor, percentile: float) -> float:
+    """Return a percentile, interpolated linearly; ``Tensor.quantile`` ends at 2^24 values."""
+    if not len(values):
+        return float("-inf")
+    place = (len(values) - 1) * percentile / 100
+    low, high = (
+        float(values.kthvalue(min(int(place) + n, len(values))).values) for n in (1, 2)
+    )  # kthvalue counts from 1
+    return low + (high - low) * (place - int(place))
 
 
 def _progress(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:

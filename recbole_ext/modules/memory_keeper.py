@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.func import functional_call
 
 from recbole_ext.index.brute_force import BruteForceIndex
 from recbole_ext.index.build import build_index, recall
-from recbole_ext.modules.memory import Memory, MemoryRows
+from recbole_ext.modules.memory import Memory, MemoryRows, full_precision
 
 RECALL_ROWS = 1000
 """Memory rows whose neighbours are searched exactly too, to measure an approximate index."""
@@ -58,6 +59,9 @@ class MemoryKeeper:
         seed: int = 0,
     ) -> None:
         self.rows = rows
+        self._parts = [rows]  # as they were added; each is encoded by itself
+        self._known: tuple[dict[str, Tensor], Tensor] | None = None
+        self._of_rows: dict[str, Tensor] = {}
         self.modules = {"encoder": encoder, "view": view}
         self.snapshot_encoder = snapshot_encoder
         self.index_kind = index_kind
@@ -69,7 +73,8 @@ class MemoryKeeper:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memories out of copies and pickles: they are rebuilt from the weights."""
-        return {**self.__dict__, "_scoring": None, "_training": None, "_training_key": None}
+        forgotten = {"_scoring": None, "_training": None, "_training_key": None, "_known": None}
+        return {**self.__dict__, **forgotten, "_of_rows": {}}
 
     def forget(self) -> None:
         """Drop the memories; the next use rebuilds them."""
@@ -78,8 +83,12 @@ class MemoryKeeper:
         self._training_key: tuple | None = None
 
     def extend(self, rows: MemoryRows) -> None:
-        """Add rows; the ids of those that are there stay."""
+        """Add rows; those that are there keep their ids, and their states are taken over."""
+        if self._scoring is not None:
+            weights, memory = self._scoring
+            self._known = weights["encoder"], memory.states[memory.place]  # [R, D] by row id
         self.rows = self.rows.extended(rows)
+        self._parts, self._of_rows = [*self._parts, rows], {}
         self.forget()
 
     def snapshot(self) -> Tensor:
@@ -141,8 +150,10 @@ class MemoryKeeper:
         view = _bound(self.modules["view"], weights["view"])
         index = None
         if self.index_kind is not None:
-            index = build_index(_by_parts(view, states), self.index_kind, self.n_probe)
+            with full_precision(states):
+                index = build_index(_by_parts(view, states), self.index_kind, self.n_probe)
         memory = Memory(self.rows, states, view, index, self.policy, self.seed)
+        memory.of_rows = self._of_rows
         if alike is not None:
             memory.of_states = alike.of_states
         self.report.update(
@@ -154,16 +165,33 @@ class MemoryKeeper:
         return memory
 
     def _encode(self, weights: dict[str, Tensor]) -> Tensor:
+        """Encode all rows [R, D] by place, but for those whose states are known.
+
+        Part by part, so that it makes no difference to a bit whether the first part was known.
+        """
         encoder, began = self.modules["encoder"], time.perf_counter()
+        device = next(encoder.parameters()).device
+        states, known = torch.zeros(0, device=device), self._known  # [rows so far, D] by row id
+        self._known = None
+        if known is not None and _same(known[0], weights):
+            states = known[1]
         was_training = encoder.training
         encoder.eval()  # states are without dropout, whatever training does
         try:
-            device = next(encoder.parameters()).device
-            states = self.rows.encode(_bound(encoder, weights), device)  # [R, D]
+            for part in self._parts_after(len(states)):
+                with full_precision(states):
+                    found = part.encode(_bound(encoder, weights), device)  # [rows, D] by place
+                found = found[part.place.to(device)]  # by row id
+                states = torch.cat([states, found]) if len(states) else found
         finally:
             encoder.train(was_training)
         self.report["encode_seconds"] = time.perf_counter() - began
-        return states
+        return states[self.rows.order.to(device)]  # [R, D] by place
+
+    def _parts_after(self, n_rows: int) -> list[MemoryRows]:
+        """Return the parts that begin at row ``n_rows`` or later."""
+        begins = accumulate((len(part) for part in self._parts), initial=0)
+        return [part for part, begin in zip(self._parts, begins, strict=False) if begin >= n_rows]
 
     def measure_recall(self, k: int) -> float:
         """Return the recall@K of the scoring index against exact search; the report has it too."""

@@ -11,28 +11,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY = 1e-30
+NEGLIGIBLE = -1e9
+"""Log of a probability that counts as zero: finite, so that no gradient is NaN."""
+MOST_ALPHA = 1 - 1e-6
+"""A gate that saturates still leaves the recommender something."""
 SCORE_ROWS = 512
 """Rows of scores mixed at a time, which bounds the temporary [rows, N]."""
 
 
-def label_mass(weights: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """Return the retrieval probability of one item per row: sum_k w_k 1[t_k = label].
+def label_log_mass(log_weights: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Return the log retrieval probability of one item per row: log sum_k w_k 1[t_k = label].
 
     Args:
-        weights: [B, K].
-        targets: Items that the neighbours lead to [B, K].
-        labels: [B].
+        log_weights: [B, K].
+        targets: Items that the neighbours lead to [B, K], 0 where there is none.
+        labels: [B], never 0.
+
+    Returns:
+        [B], :data:`NEGLIGIBLE` (and without gradient) where no neighbour leads to the label.
+    """
+    return log_weights.masked_fill(targets != labels[:, None], NEGLIGIBLE).logsumexp(1)
+
+
+def mixture_log_prob(log_prob: Tensor, log_mass: Tensor, alpha: Tensor) -> Tensor:
+    """Return log((1 - a) p + a m) without ever leaving the logs, so that no gradient vanishes.
+
+    Args:
+        log_prob: The recommender's log p(label) [B].
+        log_mass: The neighbours' log m(label) [B].
+        alpha: [B].
 
     Returns:
         [B].
     """
-    return (weights * (targets == labels[:, None])).sum(1)
+    return torch.logaddexp(_log_rest(alpha) + log_prob, _log_share(alpha) + log_mass)
 
 
-def mixture_log_prob(log_prob: Tensor, mass: Tensor, alpha: Tensor) -> Tensor:
-    """Return log((1 - a) p + a m), all [B]: p the recommender's, m the neighbours' probability."""
-    return ((1 - alpha) * log_prob.exp() + alpha * mass).clamp_min(TINY).log()
+def _log_share(alpha: Tensor) -> Tensor:
+    """Return log a, :data:`NEGLIGIBLE` and without gradient at 0, where log has an infinite one."""
+    is_zero = alpha <= 0
+    return alpha.masked_fill(is_zero, 1.0).log().masked_fill(is_zero, NEGLIGIBLE)
+
+
+def _log_rest(alpha: Tensor) -> Tensor:
+    """Return log(1 - a)."""
+    return torch.log1p(-alpha.clamp_max(MOST_ALPHA))
 
 
 @torch.no_grad()
@@ -57,7 +80,7 @@ def mixture_scores(logits: Tensor, weights: Tensor, targets: Tensor, alpha: Tens
         scale = score.logsumexp(1, keepdim=True)  # [b, 1]
         mass = torch.zeros_like(score).scatter_add_(1, target, weights[part])  # [b, N]
         mass = mass.gather(1, target)  # [b, K], summed over neighbours that share a target
-        score += torch.log1p(-a)
+        score += _log_rest(a)
         mixed = torch.logaddexp(score.gather(1, target), a.log() + mass.log() + scale)  # [b, K]
         score.scatter_(1, target, mixed.masked_fill(target == 0, float("-inf")))  # 0 is padding
     return logits
@@ -80,8 +103,9 @@ def mixture_label_scores(log_prob: Tensor, is_label: Tensor, alpha: Tensor) -> T
     Returns:
         [B, K].
     """
-    rest = (1 - alpha) * log_prob.exp()  # [B]
-    return (rest[:, None] + alpha[:, None] * is_label).clamp_min(TINY).log()
+    rest, share = _log_rest(alpha) + log_prob, _log_share(alpha)  # [B] each
+    log_mass = torch.where(is_label, 0.0, NEGLIGIBLE)  # [B, K]
+    return torch.logaddexp(rest[:, None], share[:, None] + log_mass)  # [B, K]
 
 
 @torch.no_grad()
@@ -115,7 +139,8 @@ def retrieval_kl(log_weights: Tensor, scores: Tensor, valid: Tensor, temperature
     Args:
         log_weights: log P [B, K].
         scores: What Q is made of [B, K]; no gradient passes.
-        valid: [B, K]; rows without a valid neighbour count as 0.
+        valid: [B, K]; rows without a valid neighbour count as 0, and so do those that a caller
+            leaves out by marking none of theirs.
         temperature: b.
 
     Returns:

@@ -6,6 +6,8 @@ neither data loaders nor how the neighbours were searched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +54,13 @@ class RetrievalMix(nn.Module):
         mix: ``probability``, ``vector``, or ``gate`` (probability with a learned alpha per row).
         alpha: Share of the neighbours.
         top_k: Neighbours that are used.
-        kl_weight: 0 leaves the KL term out.
+        kl_weight: 0 leaves the KL term out; so does alpha 0, with which nothing is mixed.
         kl_target: ``label`` (how likely the label is with a neighbour alone) or ``model`` (how
-            much the recommender likes the neighbour's target).
+            much the recommender likes the neighbour's target). With ``label`` a row none of whose
+            (kept) neighbours leads to the label has KL 0 under ``probability`` and ``gate``: all
+            its neighbours are equally wrong, so they teach nothing. Under ``vector`` every
+            neighbour moves the label's probability, and with ``model`` the label does not matter:
+            there every row with a neighbour counts.
         kl_temperature: Flattens the target of the KL term.
         quality_threshold: Cosine below which a neighbour is dropped; -1 keeps all.
         quality_percentile: The same, as a percentile of the training pairs; 0 keeps all.
@@ -93,10 +99,27 @@ class RetrievalMix(nn.Module):
     # ---- settings
 
     def use(self, alpha: float, top_k: int, temperature: float) -> None:
-        """Set what calibration chooses."""
+        """Set what calibration chooses.
+
+        With alpha 0 the others have no effect on what was measured, so they stay: the temperature
+        is a learned one, and training goes on with both.
+        """
         self.alpha.fill_(alpha)
-        self.n_neighbours.fill_(top_k)
-        self.retriever.set_temperature(temperature)
+        if alpha > 0:
+            self.n_neighbours.fill_(top_k)
+            self.retriever.set_temperature(temperature)
+
+    @contextmanager
+    def trying(self, alpha: float, top_k: int, temperature: float) -> Iterator[None]:
+        """Use settings for a while; what stood there before comes back, bit for bit."""
+        held = [self.alpha, self.n_neighbours, self.retriever.log_temperature.detach()]
+        before = [tensor.clone() for tensor in held]
+        self.use(alpha, top_k, temperature)
+        try:
+            yield
+        finally:
+            for tensor, value in zip(held, before, strict=True):
+                tensor.copy_(value)
 
     def settings(self) -> dict[str, float]:
         """Return what calibration chooses, by name; a gate only starts at its alpha."""
@@ -160,7 +183,7 @@ class RetrievalMix(nn.Module):
         memory: Memory,
         item_weight: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return the mixture's -log p(label), the mean over rows, and the KL term, unweighted.
+        """Return the mixture's -log p(label) and the KL term, means over all rows, unweighted.
 
         Args:
             h: States [B, D].
@@ -179,13 +202,14 @@ class RetrievalMix(nn.Module):
         weighed[0] |= ~weighed.any()  # so that there is a gradient, be it zero
         rows = weighed.nonzero().squeeze(1)  # [b]
         found = self.weigh(h[rows], near[rows], memory)
-        mass = mixing.label_mass(found.weights, found.targets, labels[rows])  # [b]
-        mass = torch.zeros_like(log_prob).index_put((rows,), mass)  # [B]
+        log_mass = mixing.label_log_mass(found.log_weights, found.targets, labels[rows])  # [b]
+        log_mass = torch.full_like(log_prob, mixing.NEGLIGIBLE).index_put((rows,), log_mass)  # [B]
         alpha = self._training_alpha() * (near >= 0).any(1)  # [B]
         alpha = alpha.index_put((rows,), found.alpha)  # [B]
-        enhanced = -mixing.mixture_log_prob(log_prob, mass, alpha).mean()
-        alone = mixing.mixture_label_scores(log_prob[rows], is_label[rows], found.alpha)  # [b, K]
-        kl = self._kl(h[rows], found, alone, item_weight)
+        enhanced = -mixing.mixture_log_prob(log_prob, log_mass, alpha).mean()
+        is_label = found.targets == labels[rows, None]  # [b, K], of what the threshold left
+        alone = mixing.mixture_label_scores(log_prob[rows], is_label, found.alpha)  # [b, K]
+        kl = self._kl(h[rows], found, alone, item_weight, is_label.any(1))
         return enhanced, kl * (len(rows) / len(h))
 
     def _vector_losses(
@@ -196,31 +220,56 @@ class RetrievalMix(nn.Module):
         mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]
         enhanced = F.cross_entropy(mixed @ item_weight[1:].T, labels - 1)
         alone = None
-        if self.kl_weight and self.kl_target == "label":
+        if self._has_kl() and self.kl_target == "label":
             alone = mixing.vector_label_scores(h, target_emb, item_weight, labels, found.alpha)
         return enhanced, self._kl(h, found, alone, item_weight)
 
-    def _kl(self, h: Tensor, found: Found, alone: Tensor | None, item_weight: Tensor) -> Tensor:
-        """Return KL(retrieval || target); ``alone`` [B, K] is log p(label | neighbour k alone)."""
-        if not self.kl_weight:
+    def _kl(
+        self,
+        h: Tensor,
+        found: Found,
+        alone: Tensor | None,
+        item_weight: Tensor,
+        is_taught: Tensor | None = None,
+    ) -> Tensor:
+        """Return KL(retrieval || target), the mean over rows.
+
+        Args:
+            h: [B, D].
+            found: The neighbours.
+            alone: log p(label | neighbour k alone) [B, K], for ``kl_target: label``.
+            item_weight: [N, D].
+            is_taught: Rows [B] that ``kl_target: label`` says something about; the others are 0.
+        """
+        if not self._has_kl():
             return h.new_zeros(())
+        valid = found.valid  # [B, K]
         if self.kl_target == "model" or alone is None:
             alone = torch.einsum("bd,bkd->bk", h, item_weight[found.targets])  # [B, K]
-        return mixing.retrieval_kl(found.log_weights, alone, found.valid, self.kl_temperature)
+        elif is_taught is not None:
+            valid = valid & is_taught[:, None]
+        return mixing.retrieval_kl(found.log_weights, alone, valid, self.kl_temperature)
+
+    def _has_kl(self) -> bool:
+        """Return whether there is a KL term: alpha 0 mixes nothing, so nothing is to be taught."""
+        return bool(self.kl_weight) and (self.initial_alpha > 0 or bool(self.alpha > 0))
 
     def _every_row_counts(self) -> bool:
-        """Return whether rows none of whose neighbours leads to the label have a gradient."""
+        """Return whether rows none of whose neighbours leads to the label must be weighed.
+
+        A gate has a gradient there, a threshold may leave them without neighbours, hence with alpha
+        0, and the model has a target for every row.
+        """
         asks_model = bool(self.kl_weight) and self.kl_target == "model"
         return self.mix == "gate" or asks_model or self._is_choosy()
 
     # ---- scores
 
-    def scores(self, h: Tensor, logits: Tensor, found: Found, item_weight: Tensor) -> Tensor:
+    def scores(self, h: Tensor, found: Found, item_weight: Tensor) -> Tensor:
         """Return the mixture's scores: log p, or logits, up to a constant in each row.
 
         Args:
             h: States [B, D].
-            logits: The recommender's own [B, N]; overwritten.
             found: Neighbours of the rows.
             item_weight: [N, D].
 
@@ -228,6 +277,7 @@ class RetrievalMix(nn.Module):
             [B, N]; -inf for the padding item. Rows with alpha 0 keep their logits bit for bit.
         """
         if self.mix != "vector":
+            logits = item_logits(h, item_weight)  # [B, N]
             return mixing.mixture_scores(logits, found.weights, found.targets, found.alpha)
         target_emb = item_weight[found.targets]  # [B, K, D]
         mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]

@@ -111,8 +111,9 @@ class Retriever(nn.Module):
 class MixGate(nn.Module):
     """How much a row trusts its neighbours: alpha per row from three facts about the retrieval.
 
-    The facts are the largest and the mean similarity and the concentration of the weights. The
-    weights start at zero, so that every row starts at ``alpha``.
+    The facts are the largest and the mean similarity and the concentration of the weights (the sum
+    of their squares), all 0 without neighbours. The layer's weights start at zero, so that every
+    row starts at ``alpha``.
     """
 
     def __init__(self, alpha: float) -> None:
@@ -123,11 +124,13 @@ class MixGate(nn.Module):
 
     def forward(self, similarity: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
         """Return alpha per row [B] from similarity, weights and validity, each [B, K]."""
-        n_valid = valid.sum(1).clamp_min(1)  # [B]
-        similarity = similarity.masked_fill(~valid, 0.0)
+        n_valid = valid.sum(1)  # [B]
+        similarity = similarity.float()
+        largest = similarity.masked_fill(~valid, -torch.inf).amax(1)  # [B], cosines may all be < 0
         facts = [
-            similarity.amax(1),
-            similarity.sum(1) / n_valid,
+            largest.masked_fill(n_valid == 0, 0.0),
+            similarity.masked_fill(~valid, 0.0).sum(1) / n_valid.clamp_min(1),
             weights.square().sum(1),
         ]  # 3 x [B]
-        return self.dense(torch.stack(facts, dim=1)).squeeze(1).sigmoid()  # [B]
+        # float: under autocast the layer answers in half precision, which rounds alpha
+        return self.dense(torch.stack(facts, dim=1)).squeeze(1).float().sigmoid()  # [B]

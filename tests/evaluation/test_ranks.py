@@ -52,11 +52,14 @@ def test_masked_items_take_no_place() -> None:
     assert ranks_of(scores, torch.tensor([0]), torch.tensor([3])).tolist() == [3]
 
 
-def test_scores_that_are_no_numbers_are_refused() -> None:
-    scores = torch.tensor([[0.0, float("nan"), 1.0]])
-    assert ranks_of(scores, torch.tensor([0]), torch.tensor([2])).tolist() == [1]
-    with pytest.raises(UserError, match="NaN.*lower learning_rate"):
-        ranks_of(scores, torch.tensor([0]), torch.tensor([1]))
+@pytest.mark.parametrize("label", [1, 51])
+def test_scores_that_are_no_numbers_are_refused(label: int) -> None:
+    """Be it the label's own or the others': nothing ranks above a NaN, so a label were first."""
+    scores = torch.zeros(2, 52)
+    scores[0, 1:51], scores[:, 0] = float("nan"), -torch.inf
+    with pytest.raises(UserError, match="NaN.* 1 of 2 test rows.*lower learning_rate"):
+        ranks_of(scores, torch.tensor([0, 1]), torch.tensor([label, label]))
+    assert ranks_of(scores, torch.tensor([1]), torch.tensor([label])).tolist() == [26]
 
 
 def test_the_file_has_tokens_and_every_positive(tmp_path: Path) -> None:

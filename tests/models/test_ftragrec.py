@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from contracts import ModelContract
+from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
 from recbole_ext.callbacks.build import build_callbacks
@@ -18,8 +20,11 @@ from recbole_ext.config import Config, read_yaml
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.prefix_dataset import ROW_ID
 from recbole_ext.data.vocabulary import vocabulary_of
-from recbole_ext.modules import calibration
+from recbole_ext.models.sequential import ftragrec
+from recbole_ext.modules import calibration, retrieval_mix
+from recbole_ext.modules.memory import random_places
 from recbole_ext.paths import data_folder
+from recbole_ext.registry import get_model
 from recbole_ext.types import TrainState, UserError
 
 FIXED = {"calibrate": "none", "kl_small_weight": 0.0, "enhanced_rec_weight": 1.0}
@@ -31,6 +36,17 @@ class TestFTRagRec(ModelContract):
     settings = {"enhanced_rec_weight": 10.0}
     # the last layer of a block starts at zero, so the first one's gradient is zero at first
     zero_gradient = ("*.key.bias", "retrieval.retriever.blocks.*.dense_1.*")
+
+    def test_a_trainer_without_callbacks_scores_with_todays_memory_and_says_what_it_lacks(
+        self, net, config, loaders, test_batch
+    ):
+        net.keeper.scoring()
+        Trainer(config, net).fit(loaders[0], saved=False, show_progress=False)
+        assert net.result_extra()["retrieval"]["is_calibrated"] is False
+        fresh = self.make_model(config, loaders[0].dataset, seed=77)
+        fresh.load_state_dict(net.state_dict())
+        found = net.eval().full_sort_predict(test_batch)
+        assert torch.equal(found, fresh.eval().full_sort_predict(test_batch))
 
 
 class TestFTRagRecUnfrozen(TestFTRagRec):
@@ -110,21 +126,27 @@ def naive_log_prob(net: Any, batch: Any, queries: list[int], mix: str) -> list[n
         return vector / np.linalg.norm(vector)
 
     keys = [unit(encode(*row)) for row in zip(item_seq, lengths, strict=True)]
-    a, heat = float(net.retrieval.alpha), net.retrieval.settings()["temperature"]
+    given, heat = float(net.retrieval.alpha), net.retrieval.settings()["temperature"]
     wanted = []
     for q in queries:
         h = encode(batch[net.ITEM_SEQ][q], batch[net.ITEM_SEQ_LEN][q])
         others = [r for r in range(len(keys)) if int(users[r]) != int(batch[net.USER_ID][q])]
         near = sorted(others, key=lambda r: -(keys[r] @ unit(h)))[: int(net.retrieval.n_neighbours)]
-        attention = np.exp([keys[r] @ unit(h) / heat for r in near])
+        cosines = np.array([keys[r] @ unit(h) for r in near])
+        attention = np.exp(cosines / heat)
         attention /= attention.sum()
+        a = given
+        if mix == "gate":
+            dense = net.retrieval.gate.dense
+            facts = [cosines.max(), cosines.mean(), (attention**2).sum()]
+            a = 1 / (1 + np.exp(-(dense.weight[0].double().numpy() @ facts + float(dense.bias))))
         state = h[0].double().numpy()
         if mix == "vector":
             retrieved = sum(w * weight[targets[r]] for w, r in zip(attention, near, strict=True))
             state = (1 - a) * state + a * retrieved
         p = np.exp(weight[1:] @ state)
         p /= p.sum()
-        if mix == "probability":
+        if mix != "vector":
             p *= 1 - a
             for w, r in zip(attention, near, strict=True):
                 p[int(targets[r]) - 1] += a * w
@@ -132,12 +154,14 @@ def naive_log_prob(net: Any, batch: Any, queries: list[int], mix: str) -> list[n
     return wanted
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector"])
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
 @pytest.mark.parametrize("index", ["brute_force", "exact"])
 def test_scores_are_those_of_a_loop_over_the_memory(make, mix, index):
     net, loaders = make(mix=mix, index=index, top_k=7, alpha=0.4, **FIXED)
     shake(net.retrieval.retriever.blocks, 0.05)
     shake(net.encoder, 0.1)  # states that differ: no ties among the neighbours
+    if mix == "gate":
+        shake(net.retrieval.gate)
     net.eval()
     batch = first_batch(loaders[2])
     scores = net.full_sort_predict(batch)
@@ -149,6 +173,7 @@ def test_scores_are_those_of_a_loop_over_the_memory(make, mix, index):
 def test_losses_and_scores_are_the_same_mixture(make, mix):
     net, loaders = make(mix=mix, top_k=9, **FIXED)
     train(net, loaders[0])
+    net.retrieval.use(0.5, 4, 0.2)  # as calibration does: training takes what scoring takes
     net.refresh_memory()
     if mix == "gate":
         shake(net.retrieval.gate)
@@ -157,6 +182,33 @@ def test_losses_and_scores_are_the_same_mixture(make, mix):
     scores = net.full_sort_predict(batch)[:, 1:].log_softmax(1)
     wanted = -scores[torch.arange(len(labels)), labels - 1].mean()
     assert net.losses(batch)["enhanced"].item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+def test_predict_encodes_a_history_once_for_all_its_candidates(make):
+    net, loaders = make(top_k=5, eval_args={"mode": "uni20"}, **FIXED)
+    net.eval()
+    encode, encoded = net.encoder.forward, []
+    batch = first_batch(loaders[2])
+    wanted = net.full_sort_predict(batch)[torch.arange(len(batch)), batch[net.ITEM_ID]]
+    net.encoder.forward = lambda seq, length: (encoded.append(len(seq)), encode(seq, length))[1]
+    assert torch.allclose(net.predict(batch), wanted, atol=1e-5)
+    assert encoded == [len(batch[net.USER_ID].unique())] and len(batch) > 2 * encoded[0]
+    one = batch[[0, 0, 1]]  # another user with the same history may find other rows
+    one.interaction[net.USER_ID] = torch.tensor([1, 2, 2])
+    first = net.full_sort_predict(one)[torch.arange(3), one[net.ITEM_ID]]
+    assert torch.allclose(net.predict(one), first, atol=1e-5) and first[0] != first[1]
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def test_a_scoring_multiplies_by_all_items_once(make, monkeypatch, mix):
+    net, loaders = make(mix=mix, top_k=5, **FIXED)
+    calls, item_logits = [], retrieval_mix.item_logits
+    for module in (retrieval_mix, ftragrec):
+        monkeypatch.setattr(
+            module, "item_logits", lambda *given: (calls.append(1), item_logits(*given))[1]
+        )
+    net.eval().full_sort_predict(first_batch(loaders[2]))
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("freeze", ["all", "none"])
@@ -227,19 +279,52 @@ def test_frozen_tensors_are_bit_identical_after_training(make):
     assert "retriever.blocks.0.dense_2.weight" in changed
 
 
-def test_a_frozen_encoder_has_no_dropout_in_training(make):
-    net, _ = make()
+PARTS = ["item_embedding", "position_embedding", "LayerNorm", "trm_encoder"]
+
+
+@pytest.mark.parametrize(
+    "freeze", ["all", ["all"], "encoder.*", "enc*", [f"encoder.{part}.*" for part in PARTS]]
+)
+def test_a_frozen_encoder_is_looked_up_however_it_is_spelled(make, freeze):
+    """No dropout, no Transformer in a step, no gradient of ``rec``, no encoder in the snapshot."""
+    net, loaders = make(freeze=freeze)
+    net.refresh_memory()
     net.train()
     assert net.training and not net.encoder.training and net.retrieval.training
-    unfrozen, _ = make(freeze="none")
-    unfrozen.train()
-    assert unfrozen.encoder.training
+    net.encoder.forward = None  # nothing is encoded in a step
+    losses = net.losses(first_batch(loaders[0]))
+    assert not losses["rec"].requires_grad and losses["enhanced"].requires_grad
+    blocks = net.retrieval.retriever.blocks
+    assert net.memory_weights.numel() == sum(p.numel() for p in blocks.parameters())
+
+
+@pytest.mark.parametrize("freeze", ["none", [f"encoder.{part}.*" for part in PARTS[:-1]]])
+def test_an_encoder_that_trains_in_part_has_dropout_and_is_in_the_snapshot(make, freeze):
+    net, _ = make(freeze=freeze)
+    assert net.train().encoder.training
+    assert net.memory_weights.numel() > net.item_weight.numel()
+
+
+def test_the_freeze_callback_thaws_what_the_model_left_to_train(make):
+    net, loaders = make(freeze="none")
+    (freeze,) = build_callbacks(
+        [{"Freeze": {"rules": [{"pattern": "encoder.*", "until_epoch": 1}]}}]
+    )
+    state = TrainState(net, torch.optim.SGD(net.parameters(), lr=0.1), 2, steps_per_epoch=1)
+    freeze.on_fit_start(state)
+    for epoch, is_frozen in enumerate((True, False)):
+        state.epoch = epoch
+        net.train()
+        freeze.on_batch_start(state)
+        assert net.encoder.training is not is_frozen
+        net.calculate_loss(first_batch(loaders[0])).backward()
+        assert (net.item_weight.grad is None) is is_frozen
 
 
 def test_an_encoder_unfrozen_behind_freeze_all_is_an_error(make):
     net, loaders = make()
     net.encoder.LayerNorm.weight.requires_grad_()
-    with pytest.raises(UserError, match="freeze: none"):
+    with pytest.raises(UserError, match="unfroze it; set freeze: none"):
         net.losses(first_batch(loaders[0]))
 
 
@@ -474,10 +559,102 @@ def test_kl_is_weighted_named_and_left_out_at_zero(make):
     assert list(net.losses(batch)) == ["rec", "enhanced"]
 
 
-def test_kl_of_a_batch_is_the_mean_over_its_rows(make):
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+@pytest.mark.parametrize("kl_target", ["label", "model"])
+def test_a_threshold_that_drops_nothing_changes_no_loss(make, mix, kl_target):
+    def losses(threshold: float) -> list[torch.Tensor]:
+        settings = {**FIXED, "kl_small_weight": 1.0, "kl_target": kl_target}
+        net, loaders = make(mix=mix, top_k=3, quality_threshold=threshold, **settings)
+        torch.manual_seed(3)
+        shake(net.encoder, 0.1)
+        net.refresh_memory()
+        found = net.losses(first_batch(loaders[0]))
+        sum(found.values()).backward()
+        assert found["kl"] > 0
+        retriever = net.retrieval.retriever
+        return [*found.values(), retriever.blocks[0].dense_2.weight.grad]
+
+    for without, with_it in zip(losses(-1.0), losses(-0.99999), strict=True):
+        torch.testing.assert_close(without, with_it)
+
+
+@pytest.mark.parametrize("mix", ["probability", "gate"])
+def test_a_row_whose_neighbours_never_lead_to_the_label_has_no_kl(make, mix):
+    settings = {**FIXED, "kl_small_weight": 1.0}
+    net, loaders = make(mix=mix, top_k=3, **settings)
+    shake(net.encoder, 0.1)
+    net.refresh_memory()
+    batch, memory = first_batch(loaders[0]), net.keeper.scoring()
+    places = memory.place[batch[ROW_ID]]
+    near = memory.neighbours_of_rows(3)[places].long()
+    leads = (memory.targets[near] == memory.targets[places][:, None]).any(1)
+    alone = [net.losses(batch[[row]])["kl"].item() for row in range(len(batch))]
+    assert [kl > 0 for kl in alone] == leads.tolist() and 0 < leads.sum() < len(batch)
+
+
+def test_kl_of_the_vector_mix_compares_with_each_neighbour_alone(make):
+    settings = {"kl_small_weight": 1.0, "kl_temperature": 0.5, "alpha": 0.4, "calibrate": "none"}
+    net, loaders = make(mix="vector", kl_target="label", top_k=4, **settings)
+    shake(net.encoder, 0.3)
+    net.refresh_memory()
+    batch, memory = first_batch(loaders[0])[:6], net.keeper.scoring()
+    weight, temperature = net.item_weight.double().numpy(), net.retrieval.settings()["temperature"]
+    terms = []
+    for place in memory.place[batch[ROW_ID]].tolist():
+        near = memory.neighbours_of_rows(4)[place].tolist()
+        state, label = memory.states[place].double().numpy(), int(memory.targets[place])
+        cosine, alone = [], []
+        for other in near:
+            key = memory.states[other].double().numpy()
+            cosine.append(state @ key / np.linalg.norm(state) / np.linalg.norm(key))
+            logits = weight[1:] @ (0.6 * state + 0.4 * weight[int(memory.targets[other])])
+            alone.append(np.exp(logits[label - 1]) / np.exp(logits).sum())
+        p, q = np.exp(np.array(cosine) / temperature), np.array(alone) ** (1 / 0.5)
+        p, q = p / p.sum(), q / q.sum()
+        terms.append((p * np.log(p / q)).sum())
+    assert net.losses(batch)["kl"].item() == pytest.approx(np.mean(terms), rel=1e-3)
+
+
+@pytest.mark.parametrize("mix", ["probability", "vector"])
+def test_alpha_zero_teaches_the_retriever_nothing(make, mix):
+    settings = {**FIXED, "kl_small_weight": 1.0, "alpha": 0.0}
+    net, loaders = make(mix=mix, top_k=8, **settings)
+    losses = net.losses(first_batch(loaders[0]))
+    assert losses["kl"] == 0
+    assert losses["enhanced"].item() == pytest.approx(losses["rec"].item(), abs=1e-5)
+    sum(losses.values()).backward()
+    assert all((p.grad == 0).all() for p in net.retrieval.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("freeze", ["all", "none"])
+@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def test_autocast_changes_neither_neighbours_nor_what_is_looked_up(make, mix, freeze):
+    settings = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+    nets = []
+    for is_on in (False, True):
+        net, loaders = make(mix=mix, freeze=freeze, top_k=5, **settings)
+        torch.manual_seed(0)
+        shake(net.encoder, 0.02)
+        net.memory_weights.copy_(net.keeper.snapshot())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_on):
+            losses = net.losses(first_batch(loaders[0]))
+        sum(losses.values()).backward()
+        assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+        nets.append((net, {name: value.item() for name, value in losses.items()}))
+    (plain, wanted), (half, found) = nets
+    memories = [net.keeper.training(net.memory_weights) for net in (plain, half)]
+    tables = [memory.neighbours_of_rows(5) for memory in memories]
+    assert torch.equal(*tables) and torch.equal(*(memory.states for memory in memories))
+    assert found == pytest.approx(wanted, rel=0.02)
+    if freeze == "all":
+        assert found["rec"] == wanted["rec"]
+
+
+@pytest.mark.parametrize("more", [{}, {"quality_threshold": -0.99999}, {"mix": "gate"}])
+def test_kl_of_a_batch_is_the_mean_over_its_rows(make, more):
     """Rows none of whose neighbours leads to the label have nothing to learn and count as 0."""
     net, loaders = make(
-        top_k=8, kl_small_weight=1.0, kl_temperature=0.5, alpha=0.3, calibrate="none"
+        top_k=8, kl_small_weight=1.0, kl_temperature=0.5, alpha=0.3, calibrate="none", **more
     )
     shake(net.encoder, 0.1)
     net.refresh_memory()
@@ -621,6 +798,89 @@ def test_calibration_can_be_off(make):
     assert net.calibrate(loaders[1]) == before == net.retrieval.settings()
 
 
+@pytest.mark.parametrize("mix", ["probability", "vector"])
+def test_calibration_that_mixes_nothing_keeps_the_other_settings(make, mix):
+    """The temperature is learned: the grid's would be chosen by nothing."""
+    grid = {"calibrate_alpha": [0], "calibrate_top_k": [2, 20], "calibrate_temperature": [0.1, 0.6]}
+    net, loaders = make(mix=mix, top_k=20, retriever_temperature=0.17, **grid)
+    net.retrieval.n_neighbours.fill_(7)
+    before = net.retrieval.retriever.log_temperature.detach().clone()
+    chosen = net.calibrate(loaders[1])
+    assert (chosen["alpha"], chosen["top_k"]) == (0, 7)
+    assert torch.equal(net.retrieval.retriever.log_temperature, before)
+
+
+def spied_rows(net: Any, monkeypatch: Any) -> list[list[int]]:
+    """Return the users of each batch that calibration ranks, filled when it runs."""
+    parts: list[list[int]] = []
+    ranks = type(net)._ranks
+    monkeypatch.setattr(
+        type(net),
+        "_ranks",
+        lambda self, batch, *more: (
+            parts.append(batch[net.USER_ID].tolist()) or ranks(self, batch, *more)
+        ),
+    )
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("mix", "n_given", "n_wanted"),
+    [("probability", 7, 7), ("vector", 7, 7), ("gate", 1, 1), ("probability", 99, 30)],
+)
+def test_calibration_looks_at_evenly_spaced_rows(make, monkeypatch, mix, n_given, n_wanted):
+    net, loaders = make(mix=mix, top_k=5, calibrate_users=n_given)
+    parts = spied_rows(net, monkeypatch)
+    net.calibrate(loaders[1])
+    users = loaders[1]._dataset.inter_feat[net.USER_ID].numpy()
+    wanted = users[np.linspace(0, len(users) - 1, n_wanted).astype(int)]
+    assert [user for part in parts for user in part] == wanted.tolist()
+
+
+def test_calibration_takes_a_tenth_where_every_choice_scores_all_items(make, monkeypatch):
+    net, loaders = make(mix="vector", top_k=5, calibrate_users=300)
+    monkeypatch.setattr(ftragrec, "FEWEST_ROWS", 10)
+    parts = spied_rows(net, monkeypatch)
+    net.calibrate(loaders[1])
+    assert sum(map(len, parts)) == 30
+    net.calibrate_users, parts[:] = 150, []
+    net.calibrate(loaders[1])
+    assert sum(map(len, parts)) == 15
+
+
+def test_calibration_holds_few_scores_at_a_time(make, monkeypatch):
+    net, loaders = make(top_k=5)
+    wanted = net.calibrate(loaders[1])
+    monkeypatch.setattr(ftragrec, "CALIBRATE_CELLS", 4 * net.n_items)
+    parts = spied_rows(net, monkeypatch)
+    again = net.calibrate(loaders[1])
+    assert max(map(len, parts)) == 4
+    assert again["ndcg@10_alone"] == pytest.approx(wanted["ndcg@10_alone"])
+
+
+@pytest.mark.parametrize("part", ["encoder", "retriever"])
+def test_calibration_refuses_scores_that_are_no_numbers(make, part):
+    net, loaders = make(top_k=5)
+    broken = net.encoder if part == "encoder" else net.retrieval.retriever.blocks
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN.*lower learning_rate"):
+        net.calibrate(loaders[1])
+
+
+def test_the_result_says_calibrated_only_when_it_was(make):
+    net, loaders = make(top_k=5)
+    assert net.result_extra()["retrieval"]["is_calibrated"] is False
+    net.calibrate(loaders[1])
+    other, _ = make(top_k=5)
+    for model in (net, other):
+        model.load_other_parameter(net.other_parameter())  # as a resume does
+        assert model.result_extra()["retrieval"]["is_calibrated"] is True
+    off, _ = make(top_k=5, **FIXED)
+    off.calibrate(loaders[1])
+    assert off.result_extra()["retrieval"]["is_calibrated"] is False
+
+
 def test_training_goes_on_where_calibration_chose_not_to_mix(make):
     net, loaders = make(calibrate_alpha=[0], top_k=20)
     assert net.calibrate(loaders[1])["alpha"] == 0
@@ -687,6 +947,43 @@ def test_random_neighbours_are_others_and_repeatable(make):
     train(net, loaders[0])
 
 
+def test_random_neighbours_are_the_first_of_one_draw(make):
+    """Calibration compares numbers of neighbours: scoring must then use the ones it compared."""
+    net, loaders = make(top_k=12, neighbours="random", **FIXED)
+    net.eval()
+    batch, memory = first_batch(loaders[2]), net.keeper.scoring()
+    h = net.encode(batch)
+    drawn = memory.search(h, 12, batch[net.USER_ID])
+    net.retrieval.use(0.5, 5, 0.3)
+    for found, wanted in zip(net._search(h, batch, memory, 5), drawn, strict=True):
+        assert torch.equal(found, wanted[:, :5])
+    rows = [n.row for n in net.explain(user=int(batch[net.USER_ID][0]))]
+    history = net.keeper.rows.history(int(batch[net.USER_ID][0]))
+    assert rows and len(rows) == 5 and history
+
+
+def test_the_memory_is_built_with_the_settings(make):
+    net, loaders = make(neighbours="random", n_probe=32, top_k=5, **FIXED)
+    assert net.keeper.n_probe == 32
+    memory, row = net.keeper.scoring(), loaders[0]._dataset.inter_feat[[0]]
+    begin, end = memory.rows.begin[int(row[net.USER_ID]) :][:2].tolist()
+    key, n_others = row[ROW_ID] + (1 << 32), torch.tensor([len(memory.rows) - (end - begin)])
+    drawn = {s: random_places(key, 5, n_others, s)[0].tolist() for s in (0, 2020)}
+    wanted = [p + (end - begin) * (p >= begin) for p in drawn[2020]]  # RecBole's own seed
+    found = memory.neighbours_of_rows(5)[memory.place[row[ROW_ID]]][0]
+    assert found.tolist() == wanted and drawn[0] != drawn[2020]
+
+
+def test_an_approximate_index_is_measured_for_the_result(make):
+    net, _ = make(top_k=5, **{**FIXED, "index": "hnsw"})
+    net.keeper.scoring()
+    recall = net.result_extra()["retrieval"]["recall"]
+    assert 0.5 < recall <= 1
+    exact, _ = make(top_k=5, **FIXED)
+    exact.keeper.scoring()
+    assert "recall" not in exact.result_extra()["retrieval"]
+
+
 def test_validation_pairs_join_the_memory_when_asked(make):
     net, loaders = make(top_k=8, exclude="row_and_later", **FIXED)
     net.eval()
@@ -711,7 +1008,7 @@ def test_the_originals_values_load_as_a_user_file(make):
         "temperature": pytest.approx(0.07),
     }
     assert (mix.kl_weight, net.enhanced_rec_weight, net.refresh_interval) == (0.03, 0.5, 10)
-    assert not net.is_calibrated and net.is_frozen
+    assert not net.use_calibration and net.is_frozen
     train(net, loaders[0])
 
 
@@ -753,6 +1050,7 @@ def test_asking_for_the_settings_of_a_learned_temperature_warns_of_nothing(make)
         ({"top_k": 0}, "top_k: 0 neighbours"),
         ({"alpha": 1.0}, "alpha: 1.0 is not between 0 and 0.99"),
         ({"mix": "gate", "alpha": 0.0}, "mix: gate .* alpha must be above 0"),
+        ({"alpha": 0.0}, "alpha: 0 leaves the retriever nothing to learn.*calibrate: none"),
         (
             {"mix": "vectors"},
             "mix: 'vectors' is none of probability, vector, gate; did you mean 'vector'",
@@ -777,6 +1075,60 @@ def test_asking_for_the_settings_of_a_learned_temperature_warns_of_nothing(make)
 def test_wrong_settings_are_one_sentence(make, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         make(**settings)
+
+
+@pytest.fixture
+def check(tiny_data_path, tmp_path):
+    """Check a run's settings as the runner does: ``check(key=value)``."""
+
+    def checked(**settings: Any) -> None:
+        config = TestFTRagRec().make_config(tiny_data_path, tmp_path, **settings)
+        net_class = get_model("FTRagRec")
+        net_class.check_settings(config, SimpleNamespace(inter_feat=range(228)))
+
+    return checked
+
+
+REFRESH = {"FaissRefresh": {"before_valid": False}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"callbacks": ["Progress"]},
+            "lacks FaissRefresh.*'- FaissRefresh: {before_valid: False}'",
+        ),
+        ({"callbacks": ["Calibrate"]}, "callbacks: .* lacks FaissRefresh"),
+        ({"callbacks": None}, "callbacks: .* lacks FaissRefresh"),
+        ({"callbacks": [REFRESH]}, "lacks Calibrate.*'- Calibrate' to it, or set calibrate: none"),
+        ({"callbacks": ["Progress"], "calibrate": "none"}, "callbacks: .* lacks FaissRefresh"),
+        ({"pretrain": "none"}, "pretrain: none .* freeze: all .*give pretrained_path"),
+        ({"pretrain": "none", "freeze": ["all"]}, "pretrain: none without pretrained_path"),
+        ({"pretrain": "none", "freeze": "encoder.*"}, "pretrain: none without pretrained_path"),
+        ({"pretrain": "none", "freeze": ["*.item_embedding.*"]}, "pretrain: none without"),
+        ({"mix": "vectors"}, "mix: 'vectors' is none of"),
+    ],
+)
+def test_a_run_that_lacks_what_it_needs_is_refused(check, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"callbacks": ["FaissRefresh", "Calibrate", "Progress"]},
+        {"callbacks": [REFRESH, "recbole_ext.callbacks.calibrate:Calibrate"]},
+        {"callbacks": [REFRESH], "calibrate": "none"},
+        {"pretrain": "none", "pretrained_path": "somewhere"},
+        {"pretrain": "none", "freeze": "none"},
+        {"pretrain": "none", "freeze": ["retrieval.*"]},
+    ],
+)
+def test_a_run_that_has_it_is_not(check, settings):
+    check(**settings)
 
 
 def test_a_batch_without_row_ids_says_what_to_do(make):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from recbole_ext.modules.memory import Memory, MemoryRows, random_places
+from recbole_ext.modules import memory as memory_module
+from recbole_ext.modules.memory import Memory, MemoryRows, _percentile, random_places
 from recbole_ext.modules.memory_keeper import MemoryKeeper
 from recbole_ext.modules.retriever import Retriever
 
@@ -189,6 +191,128 @@ def test_similarity_percentile_is_that_of_the_pairs():
     assert memory.similarity_percentile(40, R) == pytest.approx(wanted, abs=1e-5)
 
 
+def test_similarity_percentile_is_measured_once(monkeypatch):
+    memory, calls = keeper().scoring(), []
+    search = memory.search
+    memory.search = lambda *given: (calls.append(given), search(*given))[1]
+    found = [memory.similarity_percentile(p, k) for p, k in ((40, R), (40, R), (60, R), (40, 2))]
+    assert len(calls) == 3 and found[0] == found[1] < found[2] and found[3] > found[0]
+
+
+@pytest.mark.parametrize("n_values", [1, 7, 2**24 + 1])
+def test_a_percentile_is_numpys_for_any_number_of_values(n_values):
+    values = torch.rand(n_values, generator=torch.Generator().manual_seed(0))
+    for percentile in (0, 30, 99):
+        wanted = np.percentile(values.numpy(), percentile)
+        assert _percentile(values, percentile) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_random_neighbours_of_rows_are_drawn_once_and_without_comparing(monkeypatch):
+    made = keeper(index_kind=None)
+    table = made.scoring().neighbours_of_rows(3)
+    shake(made.modules["view"])
+    refreshed = made.scoring()
+    assert refreshed.neighbours_of_rows(3) is table
+    refreshed.of_rows.clear()
+    refreshed.view = None  # nothing is compared
+    monkeypatch.setattr(memory_module, "DRAW_CELLS", 3)
+    assert torch.equal(refreshed.neighbours_of_rows(3), table)
+
+
+def test_random_neighbours_are_compared_a_part_at_a_time(monkeypatch):
+    made = keeper(index_kind=None)
+    states, users = torch.randn(4, D), torch.tensor([1, 3, 8, 9])
+    similarity, near = made.scoring().search(states, 4, users)
+    monkeypatch.setattr(memory_module, "KEY_CELLS", 2 * 4 * D)
+    memory, sizes, view = made.scoring(), [], made.scoring().view
+    memory.view = lambda given: (sizes.append(given.numel()), view(given))[1]
+    again = memory.search(states, 4, users)
+    assert torch.allclose(again[0], similarity) and torch.equal(again[1], near)
+    assert max(sizes) == 2 * 4 * D
+    for b in range(4):
+        for k in range(4):
+            place = int(near[b, k])
+            wanted = torch.cosine_similarity(view(states[b]), view(memory.states[place]), dim=0)
+            assert near[b, k] < 0 or similarity[b, k].item() == pytest.approx(wanted.item())
+
+
+def test_label_log_prob_holds_few_logits_at_a_time(monkeypatch):
+    memory, weight = keeper().scoring(), torch.randn(N, D)
+    wanted, sizes = memory.label_log_prob(weight).clone(), []
+    memory.of_states.clear()
+    cross_entropy = memory_module.F.cross_entropy
+    monkeypatch.setattr(memory_module, "CELLS", 2 * N)
+    monkeypatch.setattr(
+        memory_module.F,
+        "cross_entropy",
+        lambda logits, *more, **options: (
+            sizes.append(len(logits)) or cross_entropy(logits, *more, **options)
+        ),
+    )
+    assert torch.allclose(memory.label_log_prob(weight), wanted) and sizes == [2, 2, 2]
+
+
+def test_half_precision_never_reaches_the_memory():
+    """Like states: their cosines differ less than bfloat16 tells apart."""
+
+    def all_of(memory: Memory) -> list[torch.Tensor]:
+        table, weight = memory.neighbours_of_rows(3), torch.linspace(-1, 1, N * D).view(N, D)
+        query, users = memory.states[:2], torch.tensor([8, 9])
+        found = memory.search(query, 3, users)
+        return [memory.states, table, memory.label_log_prob(weight), *found]
+
+    def make() -> MemoryKeeper:
+        made = keeper(index_kind="brute_force")
+        with torch.no_grad():
+            made.modules["encoder"].embedding.weight.mul_(0.02).add_(1)
+        shake(made.modules["view"])
+        return made
+
+    wanted = all_of(make().scoring())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = make()
+        found = all_of(made.scoring())
+        half = made.scoring().search(made.scoring().states[:2].bfloat16(), 3, torch.tensor([8, 9]))
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+    assert half[0].dtype == torch.float32
+
+
+def test_added_rows_are_the_only_ones_encoded(monkeypatch):
+    """And whether the others were known makes no difference to a bit."""
+    extra = MemoryRows(
+        torch.tensor([[7, 2, 0, 0], [3, 0, 0, 0]]),
+        torch.tensor([2, 1]),
+        torch.tensor([7, 6]),
+        torch.tensor([1, 5]),
+    )
+    known, fresh, moved = keeper(), keeper(), keeper()
+    known.scoring(), moved.scoring()
+    encoded, encode = [], MemoryRows.encode
+    monkeypatch.setattr(
+        MemoryRows,
+        "encode",
+        lambda self, *given: (encoded.append(len(self)), encode(self, *given))[1],
+    )
+    for made in (known, fresh, moved):
+        made.extend(extra)
+    shake(moved.modules["encoder"])
+    states = [made.scoring().states for made in (known, fresh, moved)]
+    assert encoded == [2, R, 2, R, 2]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[2], states[1])
+    wanted = encode(known.rows, known.modules["encoder"].eval(), "cpu")
+    assert torch.allclose(states[0], wanted)
+    table = known.scoring().neighbours_of_rows(2)
+    assert len(table) == R + 2
+
+
+def test_random_neighbours_are_drawn_anew_when_rows_are_added():
+    made = keeper(index_kind=None)
+    made.scoring().neighbours_of_rows(3)
+    made.extend(rows())
+    assert len(made.scoring().neighbours_of_rows(3)) == 2 * R
+
+
 def test_states_are_encoded_without_dropout_and_the_mode_is_given_back():
     made = keeper()
     encoder = made.modules["encoder"].train()
@@ -269,11 +393,13 @@ def test_copies_share_the_rows_and_leave_the_memory_behind():
 
 def test_neighbours_of_rows_are_the_search_of_each_row():
     memory: Memory = keeper().scoring()
-    table = memory.neighbours_of_rows(4)
-    for place in range(R):
-        row, user = memory.rows.order[place : place + 1], memory.rows.users[place : place + 1]
-        found = memory.search(memory.states[place : place + 1], 4, user, row)[1]
-        assert table[place].tolist() == found[0].tolist()
+    for k in (4, 2, 5):  # each asked for its own
+        table = memory.neighbours_of_rows(k)
+        assert table is memory.neighbours_of_rows(k)
+        for place in range(R):
+            row, user = memory.rows.order[place : place + 1], memory.rows.users[place : place + 1]
+            found = memory.search(memory.states[place : place + 1], k, user, row)[1]
+            assert table[place].tolist() == found[0].tolist()
 
 
 def test_label_log_prob_is_the_softmax_of_the_states():
@@ -281,6 +407,30 @@ def test_label_log_prob_is_the_softmax_of_the_states():
     weight = torch.randn(N, D)
     wanted = (memory.states @ weight[1:].T).log_softmax(1)[torch.arange(R), memory.targets - 1]
     assert torch.allclose(memory.label_log_prob(weight), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["user", "row_and_later"])
+def test_recall_is_of_the_neighbours_that_a_row_may_find(policy):
+    """An index that answers 0 and 1 to all; the right answers by a loop over the other rows."""
+    made = keeper(index_kind="exact", policy=policy)
+    shake(made.modules["view"])
+    memory = made.scoring()
+    memory.index.search = lambda queries, k, excluded=None: (
+        torch.zeros(len(queries), 2),
+        torch.tensor([[0, 1]]).expand(len(queries), 2),
+    )
+    keys = made.modules["view"](memory.states).detach().double().numpy()
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    users, hits, total = memory.rows.users.tolist(), 0, 0
+    for place in range(R):
+        allowed = [
+            other
+            for other in range(R)
+            if users[other] != users[place] or (policy == "row_and_later" and other < place)
+        ]
+        near = sorted(allowed, key=lambda other: -(keys[place] @ keys[other]))[:2]
+        hits, total = hits + len(set(near) & {0, 1}), total + len(near)
+    assert made.measure_recall(2) == made.report["recall"] == pytest.approx(hits / total)
 
 
 def test_report_and_recall():

@@ -70,16 +70,32 @@ def test_label_probability_is_that_of_the_scores():
     for label in range(1, N):
         labels = torch.full((B,), label)
         log_prob = logits.log_softmax(1)[:, label]
-        mass = mixing.label_mass(weights, targets, labels)
-        found = mixing.mixture_log_prob(log_prob, mass, alpha)
+        log_mass = mixing.label_log_mass(weights.log(), targets, labels)
+        found = mixing.mixture_log_prob(log_prob, log_mass, alpha)
         assert found.exp().numpy() == pytest.approx(wanted[:, label], abs=1e-6)
 
 
-def test_mixture_loss_has_finite_gradients_when_nothing_supports_the_label():
-    mass = torch.zeros(2, requires_grad=True)
-    log_prob = torch.tensor([-200.0, -1.0], requires_grad=True)
-    mixing.mixture_log_prob(log_prob, mass, torch.tensor([0.5, 0.0])).sum().backward()
-    assert torch.isfinite(mass.grad).all() and torch.isfinite(log_prob.grad).all()
+def test_mixture_loss_keeps_its_gradients_however_unlikely_the_label_is():
+    """In closed form: d log(exp x + exp y) / dx is x's share, whatever exp x underflows to."""
+    log_weights = torch.tensor([[-150.0, 0.0], [-1.0, -0.5], [-1.0, -0.5]], requires_grad=True)
+    targets, labels = torch.tensor([[4, 5], [4, 5], [4, 5]]), torch.tensor([4, 7, 4])
+    log_prob = torch.tensor([-200.0, -200.0, -1.0], requires_grad=True)
+    alpha = torch.tensor([0.5, 0.5, 0.0], requires_grad=True)
+    log_mass = mixing.label_log_mass(log_weights, targets, labels)
+    found = mixing.mixture_log_prob(log_prob, log_mass, alpha)
+    assert found.tolist() == pytest.approx([-150 + np.log(0.5), -200 + np.log(0.5), -1.0])
+    found.sum().backward()
+    assert log_weights.grad.tolist() == [[pytest.approx(1.0), 0.0], [0.0, 0.0], [0.0, 0.0]]
+    assert log_prob.grad.tolist() == pytest.approx([0.0, 1.0, 1.0], abs=1e-6)
+    assert alpha.grad.tolist() == pytest.approx([1 / 0.5, -1 / 0.5, -1.0])  # 0 has no share to gain
+
+
+def test_a_saturated_gate_has_finite_losses_and_gradients():
+    alpha = torch.ones(2, requires_grad=True)
+    log_mass = torch.tensor([mixing.NEGLIGIBLE, -0.5])
+    found = mixing.mixture_log_prob(torch.tensor([-2.0, -2.0]), log_mass, alpha)
+    found.sum().backward()
+    assert found.isfinite().all() and alpha.grad.isfinite().all() and found[0] > -20
 
 
 def test_vectors_mix_as_the_formula_says():
@@ -205,6 +221,32 @@ def test_temperature_is_learned_only_when_asked_and_stays_in_its_range():
     with torch.no_grad():
         learned.log_temperature.fill_(-50)
     assert learned.temperature.item() == pytest.approx(0.01)
+
+
+def test_the_gates_facts_are_those_of_its_docstring():
+    """Negative cosines, missing neighbours, and a row without any, by a loop in numpy."""
+    rng = np.random.default_rng(5)
+    similarity = rng.uniform(-1, 1, size=(B, K))
+    similarity[1] = -np.abs(similarity[1])
+    valid = rng.uniform(size=(B, K)) < 0.7
+    valid[0], valid[1], valid[2] = False, [True, True, False, False], True
+    weights = rng.dirichlet(np.ones(K), size=B) * valid
+    gate = MixGate(0.2)
+    factor, bias = np.array([1.5, -0.7, 2.0]), 0.3
+    with torch.no_grad():
+        gate.dense.weight.copy_(torch.tensor(factor))
+        gate.dense.bias.fill_(bias)
+    wanted = []
+    for b in range(B):
+        near = [k for k in range(K) if valid[b, k]]
+        facts = np.zeros(3)
+        if near:
+            cosines = similarity[b, near]
+            facts[:] = max(cosines), sum(cosines) / len(near), sum(weights[b, near] ** 2)
+        wanted.append(1 / (1 + np.exp(-(factor @ facts + bias))))
+    given = np.where(valid, similarity, -np.inf)
+    found = gate(torch.tensor(given), torch.tensor(weights).float(), torch.tensor(valid))
+    assert found.tolist() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_the_gate_starts_at_alpha_and_learns():

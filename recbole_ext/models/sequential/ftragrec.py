@@ -27,7 +27,7 @@ from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
 from recbole_ext.data.vocabulary import vocabulary_hash
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.explanation import Neighbour, describe_neighbours
-from recbole_ext.models.ftragrec_settings import check_settings, freeze_parameters
+from recbole_ext.models.ftragrec_settings import check_run, check_values, freeze_parameters
 from recbole_ext.models.warm_start import load_warm_start
 from recbole_ext.modules import calibration
 from recbole_ext.modules.memory import Memory, MemoryRows
@@ -40,7 +40,10 @@ from recbole_ext.types import Losses, UserError
 CUTOFF = 10
 """Calibration maximises NDCG at this length."""
 CALIBRATE_ROWS = 1024
-"""Validation rows that calibration ranks at a time."""
+CALIBRATE_CELLS = 1 << 24
+"""Calibration ranks so many validation rows, but no more scores, at a time (64 MiB, and copies)."""
+FEWEST_ROWS = 100
+"""Validation rows below which calibration takes no tenth of ``calibrate_users``."""
 
 
 class FTRagRec(ExtRecommender, SequentialRecommender):
@@ -49,15 +52,17 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
     dataset_class = PrefixDataset
     history_fields = ()
     warm_start = "DuoRec"
+    other_parameter_name = ("is_calibrated",)  # saved with the weights
     memory_weights: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.check_settings(config, dataset)
+        check_values(config, len(dataset.inter_feat))
         rows = self._rows_of(dataset)
         self.enhanced_rec_weight = config["enhanced_rec_weight"]
         self.refresh_interval = config["retriever_update_interval"]
-        self.is_calibrated = config["calibrate"] == "valid"
+        self.use_calibration = config["calibrate"] == "valid"
+        self.is_calibrated = False
         self.calibrate_users = config["calibrate_users"]
         self.calibrate_grid = [
             config[f"calibrate_{of}"] for of in ("alpha", "top_k", "temperature")
@@ -104,8 +109,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             path = config["pretrained_path"]
             report = load_warm_start(self.encoder, path, item_hash, settings, fingerprint)
             self.logger.info("%s", report)
-        self.is_frozen = config["freeze"] == "all"
         freeze_parameters(self, config["freeze"])
+        # of what it did and not of how it is spelled; callbacks that freeze do so later
+        self.is_frozen = not any(p.requires_grad for p in self.encoder.parameters())
         self.keeper = MemoryKeeper(
             rows,
             self.encoder,
@@ -120,8 +126,13 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
-        """Refuse settings that cannot be meant."""
-        check_settings(config, len(train_dataset.inter_feat))
+        """Refuse settings that cannot be meant, and a run that lacks what they need.
+
+        The constructor checks the values only: a run that is loaded has neither callbacks nor a
+        warm start, and another trainer has its own way to do what the callbacks do.
+        """
+        check_values(config, len(train_dataset.inter_feat))
+        check_run(config)
 
     @property
     def item_weight(self) -> Tensor:
@@ -164,8 +175,10 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         if not self.retrieval.is_active():
             item_emb = self.encoder.item_embedding(interaction[self.ITEM_ID])  # [B, D]
             return (self.encode(interaction) * item_emb).sum(-1)  # [B]
-        item = interaction[self.ITEM_ID][:, None]  # [B, 1]
-        return self.full_sort_predict(interaction).gather(1, item).squeeze(1)  # [B]
+        # sampled evaluation repeats a history for each of its candidates
+        first, row = self._distinct_queries(interaction)  # [b], [B]
+        scores = self.full_sort_predict(interaction[first])  # [b, N]
+        return scores[row, interaction[self.ITEM_ID]]  # [B]
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
@@ -174,14 +187,13 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         With alpha 0 they are DuoRec's, bit for bit.
         """
         h = self.encode(interaction)  # [B, D]
-        logits = item_logits(h, self.item_weight)  # [B, N]
         if not self.retrieval.is_active():
-            return logits
+            return item_logits(h, self.item_weight)  # [B, N]
         memory = self.keeper.scoring()
         k = int(self.retrieval.n_neighbours)
         similarity, near = self._search(h, interaction, memory, k)  # [B, K] each
         found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
-        return self.retrieval.scores(h, logits, found, self.item_weight)
+        return self.retrieval.scores(h, found, self.item_weight)
 
     def refresh_memory(self) -> None:
         """Rebuild the memory from the current weights, for training and for scoring."""
@@ -197,15 +209,19 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
     def calibrate(self, valid_data: Any) -> dict[str, float]:
         """Choose alpha, the number of neighbours and the temperature by NDCG@10 on validation.
 
-        The best of a grid, on up to ``calibrate_users`` evenly spaced validation rows (a tenth of
-        them for other mixes than ``probability``, which score all items for every choice). The
-        choice is kept in the state dict and holds for training too.
+        The best of a grid, on up to ``calibrate_users`` evenly spaced validation rows (for other
+        mixes than ``probability``, which score all items for every choice, a tenth of them where
+        that is 100 or more). The choice is kept in the state dict and holds for training too; with
+        alpha 0 the number of neighbours and the temperature stay as they are.
 
         Returns:
             The choice, its NDCG@10, and that of the encoder alone where the grid has alpha 0.
+
+        Raises:
+            UserError: The scores are not numbers.
         """
         mix, was_training = self.retrieval, self.training
-        if not self.is_calibrated:
+        if not self.use_calibration:
             return mix.settings()
         alphas, top_ks, temperatures = self.calibrate_grid
         choices = calibration.grid(
@@ -213,18 +229,20 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             [min(k, mix.top_k) for k in top_ks],
             [*temperatures, float(mix.retriever.temperature)],
         )
-        rows = valid_data._dataset.inter_feat
-        n_rows = self.calibrate_users if mix.mix == "probability" else self.calibrate_users // 10
-        places = torch.linspace(0, len(rows) - 1, max(min(n_rows, len(rows)), 1)).long()  # [n]
+        rows, n_rows = valid_data._dataset.inter_feat, self.calibrate_users
+        if mix.mix != "probability":
+            n_rows = max(n_rows // 10, min(n_rows, FEWEST_ROWS))
+        places = torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()  # [n]
         self.eval()
         parts = [
             calibration.ndcg(self._ranks(rows[part], choices, valid_data), CUTOFF)
-            for part in places.split(CALIBRATE_ROWS)
+            for part in places.split(min(CALIBRATE_ROWS, max(1, CALIBRATE_CELLS // self.n_items)))
         ]  # of [choices, b]
         self.train(was_training)
         quality = torch.cat(parts, dim=1).double().mean(1)  # [choices]
         best = int(quality.argmax())
         mix.use(choices[best].alpha, choices[best].top_k, choices[best].temperature)
+        self.is_calibrated = True
         alone = {"ndcg@10_alone": float(quality[0])} if choices[0].alpha == 0 else {}
         return {**mix.settings(), "ndcg@10": float(quality[best]), **alone}
 
@@ -254,8 +272,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.eval()
         h = self.encoder(item_seq, torch.tensor([item_seq.shape[1]], device=device))  # [1, D]
         self.train(was_training)
-        asker = torch.tensor([rows.n_users if user is None else user])
-        similarity, near = memory.search(h, int(self.retrieval.n_neighbours), asker)  # [1, K]
+        asker = {self.USER_ID: torch.tensor([rows.n_users if user is None else user])}
+        k = int(self.retrieval.n_neighbours)
+        similarity, near = self._search(h, asker, memory, k)  # [1, K] each
         found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
         alpha = float(found.alpha[0])
         return describe_neighbours(
@@ -290,15 +309,30 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             return h, -F.cross_entropy(logits, labels, reduction="none")
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):
             raise UserError(
-                "freeze: all looks the encoder's states up once and for all, but something "
+                "a frozen encoder's states are looked up once and for all, but something "
                 "unfroze it; set freeze: none and let the Freeze callback say when it trains"
             )
         return memory.states[places], memory.label_log_prob(self.item_weight)[places]
 
     def _search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
-        """Return similarity and places [B, K] of what the queries may find."""
+        """Return similarity and places [B, K] of what the queries may find.
+
+        The first K of ``top_k``, so that calibration, training and scoring see the same ones: how
+        many are asked for changes which ones are drawn at random, or met in a graph.
+        """
         row_id = interaction[ROW_ID] if ROW_ID in interaction else None
-        return memory.search(h, k, interaction[self.USER_ID], row_id)
+        n_asked = max(k, self.retrieval.top_k)
+        similarity, near = memory.search(h, n_asked, interaction[self.USER_ID], row_id)
+        return similarity[:, :k], near[:, :k]
+
+    def _distinct_queries(self, interaction: Any) -> tuple[Tensor, Tensor]:
+        """Return a row [b] of each query that differs, and each row's place [B] among them."""
+        fields = [self.USER_ID, self.ITEM_SEQ_LEN, *([ROW_ID] if ROW_ID in interaction else [])]
+        columns = [*(interaction[field][:, None] for field in fields), interaction[self.ITEM_SEQ]]
+        rows, place = torch.cat(columns, dim=1).unique(dim=0, return_inverse=True)  # [b, .], [B]
+        first = place.new_empty(len(rows))  # [b]
+        first[place] = torch.arange(len(place), device=place.device)  # whichever comes last
+        return first, place
 
     def _hidden(self, batch: Any, valid_data: Any) -> Tensor | None:
         """Return the items that the evaluation leaves out [B, L], 0 for none, or ``None``."""
@@ -326,14 +360,19 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             batch[self.POS_ITEM_ID],
             None if hidden is None else hidden.to(device),
         )
+        if held_out.logits.isnan().any() or similarity.isnan().any():
+            raise UserError(
+                "FTRagRec: the scores of validation rows are not numbers (NaN): training has "
+                "diverged; lower learning_rate or set clip_grad_norm"
+            )
         if mix.mix == "probability":
             return calibration.mixture_ranks(held_out, choices, CUTOFF)
         ranks = []
         for one in choices:
-            mix.use(one.alpha, one.top_k, one.temperature)
-            found = mix.find(similarity[:, : one.top_k], near[:, : one.top_k], memory, mix.alpha)
-            scores = mix.scores(h, held_out.logits.clone(), found, self.item_weight)  # [B, N]
-            ranks.append(
-                calibration.score_ranks(calibration.hide(scores, held_out), held_out.labels)
-            )
+            first = slice(one.top_k)
+            with mix.trying(one.alpha, one.top_k, one.temperature):
+                found = mix.find(similarity[:, first], near[:, first], memory, mix.alpha)
+                scores = mix.scores(h, found, self.item_weight)  # [B, N]
+            scores = calibration.hide(scores, held_out)
+            ranks.append(calibration.score_ranks(scores, held_out.labels))
         return torch.stack(ranks)
