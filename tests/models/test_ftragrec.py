@@ -650,9 +650,21 @@ def test_autocast_changes_neither_neighbours_nor_what_is_looked_up(make, mix, fr
         assert found["rec"] == wanted["rec"]
 
 
-@pytest.mark.parametrize("more", [{}, {"quality_threshold": -0.99999}, {"mix": "gate"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"quality_threshold": -0.99999},
+        {"quality_threshold": 0.7},
+        {"mix": "gate"},
+        {"kl_target": "model"},
+    ],
+)
 def test_kl_of_a_batch_is_the_mean_over_its_rows(make, more):
-    """Rows none of whose neighbours leads to the label have nothing to learn and count as 0."""
+    """Rows none of whose neighbours leads to the label have nothing to learn and count as 0.
+
+    Unless the model is asked, which says as much of them as of the others.
+    """
     net, loaders = make(
         top_k=8, kl_small_weight=1.0, kl_temperature=0.5, alpha=0.3, calibrate="none", **more
     )
@@ -663,17 +675,25 @@ def test_kl_of_a_batch_is_the_mean_over_its_rows(make, more):
     places = memory.place[batch[ROW_ID]]
     near = memory.neighbours_of_rows(8)[places].long()
     log_prob = memory.label_log_prob(net.item_weight).exp().numpy()
-    temperature, terms = net.retrieval.settings()["temperature"], []
+    temperature, terms, n_lost = net.retrieval.settings()["temperature"], [], 0
+    least, asks_model = more.get("quality_threshold", -1), "kl_target" in more
+    weight = net.item_weight.double()
     for place, row in zip(places.tolist(), near, strict=True):
         is_label = np.array([int(memory.targets[r]) == int(memory.targets[place]) for r in row])
         cosine = [
             torch.cosine_similarity(memory.states[place], memory.states[r], dim=0) for r in row
         ]
-        p = np.exp(np.array(cosine, dtype=np.float64) / temperature)
-        q = (0.7 * log_prob[place] + 0.3 * is_label) ** (1 / 0.5)
+        kept = np.array(cosine, dtype=np.float64) >= least
+        n_lost += is_label.any() and not is_label[kept].any()
+        p = np.exp(np.array(cosine, dtype=np.float64)[kept] / temperature)
+        q = (0.7 * log_prob[place] + 0.3 * is_label[kept]) ** (1 / 0.5)
+        if asks_model:
+            q = np.exp((weight[memory.targets[row]] @ memory.states[place].double()).numpy() / 0.5)
         p, q = p / p.sum(), q / q.sum()
-        terms.append((p * np.log(p / q)).sum() if is_label.any() else 0.0)
-    assert 0 < np.count_nonzero(terms) < len(terms)
+        counts = asks_model or is_label[kept].any()
+        terms.append((p * np.log(p / q)).sum() if counts else 0.0)
+    assert 0 < np.count_nonzero(terms) and asks_model == (np.count_nonzero(terms) == len(terms))
+    assert (n_lost > 0) == (least > 0)  # the threshold takes some rows' label from them
     assert net.losses(batch)["kl"].item() == pytest.approx(np.mean(terms), abs=1e-4)
 
 
@@ -838,6 +858,18 @@ def test_calibration_that_mixes_nothing_keeps_the_other_settings(make, mix):
     assert torch.equal(net.retrieval.retriever.log_temperature, before)
 
 
+def test_settings_are_tried_without_a_trace(make):
+    net, _ = make(top_k=20, retriever_temperature=0.17, learn_temperature=True)
+    net.retrieval.n_neighbours.fill_(7)
+    before = copy.deepcopy(net.retrieval.state_dict())
+    with pytest.raises(KeyError), net.retrieval.trying(0.6, 2, 0.4):
+        assert net.retrieval.settings() == pytest.approx(
+            {"alpha": 0.6, "top_k": 2, "temperature": 0.4}
+        )
+        raise KeyError
+    assert all(torch.equal(before[name], v) for name, v in net.retrieval.state_dict().items())
+
+
 def spied_rows(net: Any, monkeypatch: Any) -> list[list[int]]:
     """Return the users of each batch that calibration ranks, filled when it runs."""
     parts: list[list[int]] = []
@@ -886,12 +918,15 @@ def test_calibration_holds_few_scores_at_a_time(make, monkeypatch):
     assert again["ndcg@10_alone"] == pytest.approx(wanted["ndcg@10_alone"])
 
 
-@pytest.mark.parametrize("part", ["encoder", "retriever"])
-def test_calibration_refuses_scores_that_are_no_numbers(make, part):
+@pytest.mark.parametrize("part", ["logits", "retriever"])
+def test_calibration_refuses_scores_that_are_no_numbers(make, monkeypatch, part):
     net, loaders = make(top_k=5)
-    broken = net.encoder if part == "encoder" else net.retrieval.retriever.blocks
-    with torch.no_grad():
-        next(broken.parameters()).fill_(float("nan"))
+    if part == "logits":
+        item_logits = ftragrec.item_logits
+        monkeypatch.setattr(ftragrec, "item_logits", lambda *given: item_logits(*given) * np.nan)
+    else:
+        with torch.no_grad():
+            next(net.retrieval.retriever.blocks.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="NaN.*lower learning_rate"):
         net.calibrate(loaders[1])
 
@@ -985,9 +1020,9 @@ def test_random_neighbours_are_the_first_of_one_draw(make):
     net.retrieval.use(0.5, 5, 0.3)
     for found, wanted in zip(net._search(h, batch, memory, 5), drawn, strict=True):
         assert torch.equal(found, wanted[:, :5])
-    rows = [n.row for n in net.explain(user=int(batch[net.USER_ID][0]))]
-    history = net.keeper.rows.history(int(batch[net.USER_ID][0]))
-    assert rows and len(rows) == 5 and history
+    asker = int(batch[net.USER_ID][0])
+    near = drawn[1][batch[net.USER_ID] == asker][0, :5]  # drawn by user, whatever the history
+    assert {n.row for n in net.explain(user=asker)} == set(memory.rows.order[near].tolist())
 
 
 def test_the_memory_is_built_with_the_settings(make):
