@@ -55,6 +55,8 @@ class Alternate(Callback):
     own lasts to the end of the run. A cycle is one long phase to early stopping.
     """
 
+    one_process_only = "what a phase does not train has no gradient, and the processes wait for one"
+
     def __init__(self, phases: list[dict[str, Any]], cycle: bool = False) -> None:
         """Take the phases.
 

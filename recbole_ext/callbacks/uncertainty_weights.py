@@ -25,6 +25,8 @@ class UncertaintyWeights(Callback):
         log_variances: Loss name -> s, a scalar; all begin at 0.
     """
 
+    one_process_only = "each would learn weights of its own"
+
     def __init__(
         self,
         names: list[str],
