@@ -27,9 +27,9 @@ class Progress(Callback):
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Open the bar at the first epoch, which after a resume is a later one."""
-        done = state.epoch * state.steps_per_epoch
+        done = state.steps_before(state.epoch)
         if self._bar is None:
-            total = state.total_epochs * state.steps_per_epoch
+            total = state.steps_before(state.total_epochs)
             hidden = None if _is_first_process() else True  # None: where there is no terminal
             self._bar = tqdm(total=total, initial=done, mininterval=SECONDS, disable=hidden)
         else:  # steps that the gradient scaler skipped count on the bar too

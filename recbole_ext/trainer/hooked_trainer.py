@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.registry import get_trainer
-from recbole_ext.trainer import checkpoint
+from recbole_ext.trainer import checkpoint, plan
 from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
 from recbole_ext.trainer.processes import GatheringCollector, drop_padding, of_first
 from recbole_ext.trainer.run_log import RunLog
@@ -96,6 +97,10 @@ class RunHooks(_Host):
         self._validates = bool(valid_data) and self.eval_step > 0
         state.train_data, state.valid_data = train_data, valid_data if self._validates else None
         state.steps_per_epoch = len(getattr(train_data, "general_dataloader", train_data))
+        state.steps_of_epoch = partial(plan.steps_of_epoch, self, train_data)
+        state.total_epochs, state.n_optimizers = self._last_epoch(), len(self._optimizers())
+        state.epochs_to_all_losses = plan.epochs_to_all_losses(self)
+        plan.check_hooks(self, self.callbacks)
         if "Progress" in self.callbacks.having("on_batch_end"):
             show_progress = False  # one bar is enough
 
@@ -178,12 +183,6 @@ class RunHooks(_Host):
         """Return the mean of each named loss over the epoch's batches."""
         if self._loss_sums:
             return {name: float(value) / count for name, (value, count) in self._loss_sums.items()}
-        needing = self.callbacks.having("on_batch_start", "on_loss", "on_batch_end")
-        if needing:
-            raise UserError(
-                f"{type(self).__name__.removeprefix('Hooked')} has a training loop of its own, "
-                f"without batch hooks; remove {', '.join(needing)} from callbacks"
-            )
         values = total if isinstance(total, tuple) else (total,)
         n_batches = max(self.state.steps_per_epoch, 1)
         return {
