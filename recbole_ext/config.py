@@ -273,7 +273,7 @@ class Config(RecBoleConfig):
         rank = settings.get("local_rank", 0)
         settings["single_spec"] = "local_rank" not in settings
         settings["local_rank"] = rank
-        settings["device"] = _device(settings["use_gpu"], settings["gpu_id"], rank)
+        settings["device"] = device_of(settings["use_gpu"], settings["gpu_id"], rank)
         if not settings["single_spec"]:
             _join_process_group(settings)
             if rank != 0:
@@ -291,12 +291,26 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _device(use_gpu: bool, gpu_id: str, rank: int) -> torch.device:
-    """Return the device; ``gpu_id`` counts among the visible devices, which stay as they are."""
+def device_of(use_gpu: bool, gpu_id: str, rank: int) -> torch.device:
+    """Return the device of one process of this machine.
+
+    Args:
+        use_gpu: Whether a GPU is wanted.
+        gpu_id: Numbers with commas among the visible devices, which stay as they are.
+        rank: Number of the process on this machine; each takes a GPU of its own.
+
+    Raises:
+        UserError: There is no such GPU, or too few are named for the processes.
+    """
     ids = [part.strip() for part in gpu_id.split(",") if part.strip()]
     if not use_gpu or not ids or not torch.cuda.is_available():
         return torch.device("cpu")
-    chosen = ids[min(rank, len(ids) - 1)]
+    if rank >= len(ids) or ids[rank] in ids[:rank]:
+        raise UserError(
+            f"gpu_id {gpu_id!r} has no GPU of its own for process {rank + 1} of nproc; name one "
+            "for each, as in --gpu_id=0,1, lower nproc, or take the CPU with --use_gpu=False"
+        )
+    chosen = ids[rank]
     if not chosen.isdigit() or int(chosen) >= torch.cuda.device_count():
         raise UserError(
             f"gpu_id {gpu_id!r}: this machine shows {torch.cuda.device_count()} GPU(s), "

@@ -10,7 +10,9 @@ from typing import Any
 import torch.distributed
 import torch.multiprocessing as mp
 
-from recbole_ext.config import Config
+from recbole_ext.callbacks.build import build_callbacks
+from recbole_ext.config import Config, device_of
+from recbole_ext.run_folder import clear_unused
 from recbole_ext.types import UserError
 
 Job = Callable[[Config, Path], dict[str, Any]]
@@ -26,18 +28,16 @@ def spawn_run(config: Config, folder: Path, job: Job) -> dict[str, Any]:
         job: What every process does; a function of a module, for the processes import it.
 
     Raises:
-        UserError: A warm start would have to be trained in every process.
+        UserError: A warm start would have to be trained in every process, a process has no GPU of
+            its own, or a callback works in one process only.
     """
+    try:
+        _check(config)
+    except UserError:
+        clear_unused(folder, {path.name for path in folder.iterdir()})  # it may be new and empty
+        raise
     nproc = config["nproc"]
-    if (
-        getattr(config.model_class, "warm_start", None)
-        and not config["pretrained_path"]
-        and config["pretrain"] == "auto"
-    ):
-        raise UserError(
-            "with nproc, train the warm start first in one process and give its folder as "
-            "--pretrained_path"
-        )
+
     settings = {
         **config.resolved,
         "world_size": config["world_size"] or nproc,
@@ -53,6 +53,27 @@ def spawn_run(config: Config, folder: Path, job: Job) -> dict[str, Any]:
             raise UserError(last.partition("UserError: ")[2]) from None
         raise
     return queue.get()
+
+
+def _check(config: Config) -> None:
+    """Refuse what several processes cannot do before there are any."""
+    if (
+        getattr(config.model_class, "warm_start", None)
+        and not config["pretrained_path"]
+        and config["pretrain"] == "auto"
+    ):
+        raise UserError(
+            "with nproc, train the warm start first in one process and give its folder as "
+            "--pretrained_path"
+        )
+    for rank in range(config["nproc"]):
+        device_of(config["use_gpu"], config["gpu_id"], rank)
+    for callback in build_callbacks(config["callbacks"]):
+        if callback.one_process_only:
+            raise UserError(
+                f"callbacks: {type(callback).__name__} works in one process only "
+                f"({callback.one_process_only}); remove it, or train with nproc: 1"
+            )
 
 
 def _work(rank: int, settings: dict[str, Any], folder: Path, queue: Any, job: Job) -> None:

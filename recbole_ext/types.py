@@ -46,7 +46,7 @@ class TrainState:
         model: The model in training.
         optimizer: The optimizer; its parameter groups are fixed once training has begun.
         total_epochs: Epochs the run is configured for.
-        steps_per_epoch: Batches in one epoch.
+        steps_per_epoch: Batches of interactions in one epoch; see :meth:`steps_before`.
         epoch: Current epoch, from 0.
         step: Optimizer steps taken since the beginning of training, over resumes too.
         batch: The batch in work (RecBole's Interaction), between ``on_batch_start`` and
@@ -58,6 +58,11 @@ class TrainState:
         train_data: The training data loader.
         valid_data: The validation data loader, or ``None``.
         folder: The run folder, or ``None`` when nothing is kept.
+        steps_of_epoch: Epoch -> the optimizer steps planned for it, where that is not
+            ``steps_per_epoch`` (two tasks, two optimizers); read it by :meth:`steps_before`.
+        n_optimizers: Optimizers of the trainer; ``optimizer`` is the one that steps next.
+        epochs_to_all_losses: Epochs after which every loss has come up; 0: each batch has them all.
+        skip: Set at ``on_loss``: the batch trains nothing. The trainer takes it back.
         save: Writes a checkpoint of the model to a file, whole or not at all; ``None`` without a
             run folder.
         log: ``log(name, value, step)`` writes a scalar to TensorBoard (and W&B when it is on).
@@ -79,3 +84,13 @@ class TrainState:
     folder: Path | None = None
     log: Callable[[str, float, int], None] = lambda name, value, step: None
     save: Callable[[Path], None] | None = None
+    steps_of_epoch: Callable[[int], int] | None = None
+    n_optimizers: int = 1
+    epochs_to_all_losses: int = 0
+    skip: bool = False
+
+    def steps_before(self, epoch: int) -> int:
+        """Return the optimizer steps planned for all epochs before ``epoch``."""
+        if self.steps_of_epoch is None:
+            return epoch * self.steps_per_epoch
+        return sum(map(self.steps_of_epoch, range(epoch)))

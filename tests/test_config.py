@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import recbole.utils
+import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
 from recbole.model.general_recommender.bpr import BPR
 
 from recbole_ext import run_folder
-from recbole_ext.config import Config, parse_overrides, parse_value, read_yaml
+from recbole_ext.config import Config, device_of, parse_overrides, parse_value, read_yaml
 from recbole_ext.registry import RECBOLE, builtin_models
 from recbole_ext.types import UserError
 
@@ -314,3 +315,42 @@ def test_every_built_in_model_has_recboles_settings(
         theirs = RecBoleConfig(ours.model_class, "ml-100k", config_dict=given).final_config_dict
         expected = {key: value for key, value in theirs.items() if key not in DIFFERENT}
         assert {key: ours.final_config_dict.get(key) for key in expected} == expected, name
+
+
+# ---- devices
+
+
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "rank", "device"),
+    [("0", 0, "cuda:0"), ("2, 3", 0, "cuda:2"), ("2,3", 1, "cuda:3"), ("", 0, "cpu")],
+)
+def test_each_process_takes_the_gpu_that_is_named_for_it(
+    gpu_id: str, rank: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_gpus(monkeypatch)
+    assert device_of(True, gpu_id, rank) == torch.device(device)
+    assert device_of(False, gpu_id, rank) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(True, gpu_id, rank) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "rank", "words"),
+    [
+        ("0", 1, "'0' has no GPU of its own for process 2 of nproc; name one for each"),
+        ("2,2", 1, "'2,2' has no GPU of its own for process 2"),
+        ("4", 0, r"'4': this machine shows 4 GPU\(s\)"),
+        ("first", 0, r"'first': this machine shows 4 GPU\(s\)"),
+    ],
+)
+def test_a_gpu_that_is_not_there_or_is_taken_is_refused(
+    gpu_id: str, rank: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_gpus(monkeypatch)
+    with pytest.raises(UserError, match=words):
+        device_of(True, gpu_id, rank)

@@ -14,16 +14,22 @@ from recbole_ext._standins.tools import replace
 
 
 def mend_data_parallel(module: ModuleType) -> None:
-    """Let several processes train on the CPU (gloo); RecBole names a CUDA device in any case."""
+    """Let several processes train on the CPU (gloo), or on the GPUs that ``gpu_id`` names.
+
+    RecBole takes the CUDA device that has the number of the process in any case.
+    """
+    import torch
 
     def make(init: Callable[..., None]) -> Callable[..., None]:
         def init_on_any_device(self: Any, config: Any, model: Any) -> None:
-            if config["single_spec"] or config["device"].type != "cpu":
+            if config["single_spec"]:
                 init(self, config, model)
                 return
-            # No device_ids, and no SyncBatchNorm, which only knows CUDA.
+            ids, device = None, config["device"]
+            if device.type != "cpu":  # SyncBatchNorm only knows CUDA
+                model, ids = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model), [device.index]
             self.config, self.model = config, model
-            self.distributed_model = module.DistributedDataParallel(model)
+            self.distributed_model = module.DistributedDataParallel(model, device_ids=ids)
 
         return init_on_any_device
 

@@ -12,7 +12,7 @@ from recbole_ext.callbacks.arguments import at_least, check_arguments
 from recbole_ext.callbacks.base import Callback
 from recbole_ext.callbacks.freeze import match_parameters
 from recbole_ext.callbacks.hold import Hold
-from recbole_ext.callbacks.loss_curriculum import check_losses
+from recbole_ext.callbacks.loss_names import LossNames
 from recbole_ext.callbacks.plateau import Plateau
 from recbole_ext.types import TrainState, UserError
 
@@ -55,6 +55,8 @@ class Alternate(Callback):
     own lasts to the end of the run. A cycle is one long phase to early stopping.
     """
 
+    one_process_only = "what a phase does not train has no gradient, and the processes wait for one"
+
     def __init__(self, phases: list[dict[str, Any]], cycle: bool = False) -> None:
         """Take the phases.
 
@@ -69,6 +71,11 @@ class Alternate(Callback):
         for phase in self._phases if cycle else self._phases[:-1]:
             if not phase.has_end:
                 raise UserError(f"Alternate: phase '{phase.name}' needs epochs, steps or until")
+        self._names = LossNames(
+            (loss, f"Alternate: phase '{phase.name}'")
+            for phase in self._phases
+            for loss in phase.losses or ()
+        )
         self._cycle = cycle
         self._hold = Hold()
         self._frozen: list[list[str]] = []
@@ -85,6 +92,7 @@ class Alternate(Callback):
         self._frozen = [self._find_frozen(state, i) for i in range(len(self._phases))]
         if state.valid_data is None and any(phase.until for phase in self._phases):
             raise UserError("Alternate: 'until' needs validation data, and this run has none")
+        self._names.reset()
         self._in_force = None
         self._enter(0, epoch=0, step=0)
 
@@ -108,13 +116,15 @@ class Alternate(Callback):
         Raises:
             UserError: A name that is no loss of the model, or nothing left to train on.
         """
-        for phase in self._phases:
-            check_losses(phase.losses or (), state.losses, f"Alternate: phase '{phase.name}'")
+        self._names.in_batch(state)
         counting = self.phase.losses
         if counting is not None:
             for name, loss in state.losses.items():
                 if name not in counting:
                     state.losses[name] = torch.zeros_like(loss)  # no graph: no gradient at all
+            if state.epochs_to_all_losses and not set(counting) & set(state.losses):
+                state.skip = True  # a batch of the task that is put aside
+                return
         if not any(loss.requires_grad for loss in state.losses.values()):
             raise UserError(
                 f"Alternate: in phase '{self.phase.name}' no loss that counts depends on a "
@@ -123,6 +133,7 @@ class Alternate(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """End training with the last phase."""
+        self._names.end_epoch(state)
         self._stop_after_last(state)
 
     def on_valid_end(self, state: TrainState) -> None:

@@ -7,7 +7,7 @@ a pair nests like a context manager. A hook that is not overridden costs nothing
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from recbole_ext.types import TrainState, UserError
 
@@ -25,7 +25,13 @@ HOOKS = (
 
 
 class Callback:
-    """Base of all callbacks: every hook does nothing, and there is no state to keep."""
+    """Base of all callbacks: every hook does nothing, and there is no state to keep.
+
+    Attributes:
+        one_process_only: Why it cannot be used with ``nproc`` above 1; empty where it can.
+    """
+
+    one_process_only: ClassVar[str] = ""
 
     def on_fit_start(self, state: TrainState) -> None:
         """Before the first epoch and before a restore: check, add parameter groups."""

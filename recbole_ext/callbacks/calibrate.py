@@ -23,6 +23,8 @@ class Calibrate(Callback):
         settings: The settings last chosen, by name.
     """
 
+    one_process_only = "each has a part of the validation users, and would choose for itself"
+
     def __init__(self, every: int = 1) -> None:
         """Calibrate before the first of every ``every`` validations."""
         at_least(1, "Calibrate", every=every)

@@ -97,6 +97,8 @@ class Freeze(Callback):
     batch normalisation keeps its statistics. Parameters that the model itself froze stay frozen.
     """
 
+    one_process_only = "what is frozen has no gradient, and the processes wait for one"
+
     def __init__(self, rules: list[dict[str, Any]]) -> None:
         """Take the rules.
 

@@ -27,11 +27,11 @@ class LogLosses(Callback):
         at_least(1, "LogLosses", every=every)
         self._every = every
         self._sums: dict[str, Tensor] = {}
-        self._n_steps = 0
+        self._counts: dict[str, int] = {}  # a batch of another task has not all of them
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begin with empty sums."""
-        self._sums, self._n_steps = {}, 0
+        self._sums, self._counts = {}, {}
 
     def on_batch_end(self, state: TrainState) -> None:
         """Add the losses of the step; log when the line is due."""
@@ -41,30 +41,30 @@ class LogLosses(Callback):
                 so_far = self._sums.get(name)
                 value = loss.detach().double()
                 self._sums[name] = value if so_far is None else so_far.to(value.device) + value
-        self._n_steps += 1
+                self._counts[name] = self._counts.get(name, 0) + 1
         if state.step % self._every == 0:
             self._write(state)
 
     def on_fit_end(self, state: TrainState) -> None:
         """Log what is left."""
-        if self._n_steps:
+        if self._sums:
             self._write(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the line that is not full yet."""
-        return {"sums": dict(self._sums), "n_steps": self._n_steps}
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        self._sums, self._n_steps = dict(state["sums"]), state["n_steps"]
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
     def _write(self, state: TrainState) -> None:
         totals = torch.stack(list(self._sums.values())).tolist()  # the one wait for the device
         means = {
-            name: total / self._n_steps for name, total in zip(self._sums, totals, strict=True)
+            name: total / self._counts[name] for name, total in zip(self._sums, totals, strict=True)
         }
         for name, mean in means.items():
             state.log(f"loss/{name}", mean, state.step)
         words = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
         logger.info("step %d: %s", state.step, words)
-        self._sums, self._n_steps = {}, 0
+        self._sums, self._counts = {}, {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from recbole_ext.callbacks.base import Callback
+from recbole_ext.callbacks.loss_names import LossNames
 from recbole_ext.schedules import build_schedule
-from recbole_ext.types import Losses, TrainState, UserError, suggest
+from recbole_ext.types import TrainState
 
 
 class LossCurriculum(Callback):
@@ -24,6 +25,11 @@ class LossCurriculum(Callback):
             for name, spec in weights.items()
         }
         self._by = by
+        self._names = LossNames((name, "LossCurriculum.weights") for name in weights)
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Begin to look for the losses."""
+        self._names.reset()
 
     def on_loss(self, state: TrainState) -> None:
         """Multiply.
@@ -31,21 +37,10 @@ class LossCurriculum(Callback):
         Raises:
             UserError: A name that is no loss of the model.
         """
-        check_losses(self._schedules, state.losses, "LossCurriculum.weights")
         progress = state.epoch if self._by == "epoch" else state.step
-        for name, schedule in self._schedules.items():
-            state.losses[name] = state.losses[name] * schedule(progress)
+        for name in self._names.in_batch(state):
+            state.losses[name] = state.losses[name] * self._schedules[name](progress)
 
-
-def check_losses(names: Any, losses: Losses, where: str) -> None:
-    """Refuse names that are no losses of the batch.
-
-    Raises:
-        UserError: Naming the near ones.
-    """
-    for name in names:
-        if name not in losses:
-            raise UserError(
-                f"{where}: the model has no loss '{name}'{suggest(name, losses)} "
-                f"(it has {', '.join(losses)})"
-            )
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Look again whether every name is a loss, where batches are of two tasks."""
+        self._names.end_epoch(state)

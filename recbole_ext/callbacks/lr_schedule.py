@@ -49,7 +49,7 @@ class LrSchedule(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Lay the schedule over the steps of the run."""
-        total = state.total_epochs * state.steps_per_epoch
+        total = state.steps_before(state.total_epochs)
         warmup = self._warmup_steps
         if self._warmup_ratio is not None:
             warmup = round(self._warmup_ratio * total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+import torch.distributed
 from tqdm import tqdm
 
 from recbole_ext.callbacks.base import Callback
@@ -26,10 +27,11 @@ class Progress(Callback):
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Open the bar at the first epoch, which after a resume is a later one."""
-        done = state.epoch * state.steps_per_epoch
+        done = state.steps_before(state.epoch)
         if self._bar is None:
-            total = state.total_epochs * state.steps_per_epoch
-            self._bar = tqdm(total=total, initial=done, mininterval=SECONDS, disable=None)
+            total = state.steps_before(state.total_epochs)
+            hidden = None if _is_first_process() else True  # None: where there is no terminal
+            self._bar = tqdm(total=total, initial=done, mininterval=SECONDS, disable=hidden)
         else:  # steps that the gradient scaler skipped count on the bar too
             self._bar.update(done - self._bar.n)
 
@@ -47,6 +49,10 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _is_first_process() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def describe(state: TrainState) -> str:

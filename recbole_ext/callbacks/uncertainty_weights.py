@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_ext.callbacks.base import Callback
-from recbole_ext.callbacks.loss_curriculum import check_losses
+from recbole_ext.callbacks.loss_names import LossNames
 from recbole_ext.types import TrainState, UserError
 
 
@@ -24,6 +24,8 @@ class UncertaintyWeights(Callback):
     Attributes:
         log_variances: Loss name -> s, a scalar; all begin at 0.
     """
+
+    one_process_only = "each would learn weights of its own"
 
     def __init__(
         self,
@@ -46,12 +48,25 @@ class UncertaintyWeights(Callback):
         self._min, self._max = min_log_variance, max_log_variance
         # One parameter each, so that the one whose loss is out of play has no gradient at all.
         self.log_variances = {name: nn.Parameter(torch.zeros(())) for name in names}
+        self._names = LossNames((name, "UncertaintyWeights.names") for name in self.log_variances)
+        self._lowest: dict[str, Tensor] = {}
 
     def on_fit_start(self, state: TrainState) -> None:
         """Put the log-variances in the optimizer, without the weight decay that pulls them to 0.
 
         A checkpoint is restored after this, and the optimizer's state of them with it.
+
+        Raises:
+            UserError: The trainer has several optimizers.
         """
+        if state.n_optimizers > 1:
+            raise UserError(
+                f"UncertaintyWeights: the trainer of {type(state.model).__name__} has "
+                f"{state.n_optimizers} optimizers, and the weights can be in one only; "
+                "remove UncertaintyWeights from the callbacks"
+            )
+        self._names.reset()
+        self._lowest = {}
         device = next(state.model.parameters()).device
         for parameter in self.log_variances.values():
             parameter.data = torch.zeros((), device=device)
@@ -66,16 +81,11 @@ class UncertaintyWeights(Callback):
         Raises:
             UserError: A name that is no loss of the model, or a negative loss.
         """
-        check_losses(self.log_variances, state.losses, "UncertaintyWeights.names")
-        for name, s in self.log_variances.items():
-            loss = state.losses[name]
+        for name in self._names.in_batch(state):
+            loss, s = state.losses[name], self.log_variances[name]
             if not loss.requires_grad:  # trains nothing, as one that Alternate has put aside
                 continue
-            if loss.detach() < 0:  # RecBole reads the loss of every batch too
-                raise UserError(
-                    f"UncertaintyWeights: the loss '{name}' is negative ({loss.item():g}); "
-                    "its weight would grow without end, so take it out of names"
-                )
+            self._watch(name, loss.detach())
             state.losses[name] = torch.exp(-s) * loss + 0.5 * s
 
     def on_batch_end(self, state: TrainState) -> None:
@@ -85,9 +95,28 @@ class UncertaintyWeights(Callback):
                 parameter.clamp_(self._min, self._max)
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Log the log-variances."""
+        """Log the log-variances; look whether a loss was negative."""
+        self._names.end_epoch(state)
+        for name in self._lowest:
+            self._refuse_negative(name)
+        self._lowest = {}
         for name, parameter in self.log_variances.items():
             state.log(f"log_variance/{name}", parameter.item(), state.step)
+
+    def _watch(self, name: str, loss: Tensor) -> None:
+        """Keep the lowest value where it is: a look at each batch would wait for the device."""
+        lowest = self._lowest.get(name)
+        self._lowest[name] = loss.clone() if lowest is None else torch.minimum(lowest, loss)
+        if lowest is None:  # one look at the first batch of the epoch, which shows most mistakes
+            self._refuse_negative(name)
+
+    def _refuse_negative(self, name: str) -> None:
+        lowest = self._lowest[name].item()
+        if lowest < 0:
+            raise UserError(
+                f"UncertaintyWeights: the loss '{name}' is negative ({lowest:g}); "
+                "its weight would grow without end, so take it out of names"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the log-variances."""

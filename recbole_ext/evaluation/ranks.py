@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_ext.atomic import replacing
+from recbole_ext.trainer.processes import gathered
 from recbole_ext.types import UserError
 
 _MAX_CELLS = 1 << 25
@@ -64,6 +65,10 @@ class RankRecorder:
         rows, items = torch.stack([positive_u.cpu(), positive_i.cpu()]).unique(dim=1)  # [P] each
         ranks = ranks_of(scores, rows, items)  # [P]
         self._parts.append((users.cpu()[rows], items, ranks.cpu()))
+
+    def gather(self) -> None:
+        """Take in what the other processes have recorded; all must call it."""
+        self._parts = [part for parts in gathered(self._parts) for part in parts]
 
     def write(self, path: Path, dataset: Any) -> None:
         """Write ``user_id``, ``item_id`` (external tokens) and ``rank`` as parquet, atomically."""

@@ -34,6 +34,7 @@ class BatchHooks(Trainer):
         loss_func: Callable | None = None,
         show_progress: bool = False,
     ) -> Any:
+        self.state.optimizer = self.optimizer  # RecVAE's trainer has one for each half
         handle = self.optimizer.register_step_post_hook(self._after_step)
         try:
             with self._clip_after_unscale():
@@ -59,7 +60,7 @@ class BatchHooks(Trainer):
 
         def hooked(interaction: Any) -> Any:
             state = self.state
-            state.batch = interaction
+            state.batch, state.skip = interaction, False
             self.callbacks.run("on_batch_start", state)
             raw = named(interaction) if named else compute(interaction)
             state.losses = dict(raw) if named else named_losses(raw, name)
@@ -68,12 +69,15 @@ class BatchHooks(Trainer):
             if not named and not reweighted:
                 return raw  # RecBole's own object, so that its sums are RecBole's to the bit
             losses = tuple(state.losses.values())
+            if state.skip:  # RecBole's loop wants something to go back from: a zero of nobody's
+                nothing = torch.zeros_like(losses[0], requires_grad=True)
+                losses = (losses[0] + nothing, *losses[1:])
             return losses if len(losses) > 1 else losses[0]
 
         return hooked
 
     def _count(self, losses: Losses) -> None:
-        if not any(loss.requires_grad for loss in losses.values()):
+        if not self.state.skip and not any(loss.requires_grad for loss in losses.values()):
             raise UserError(
                 "nothing is left to train: no loss depends on a trainable parameter; "
                 "see callbacks and freeze"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.registry import get_trainer
-from recbole_ext.trainer import checkpoint
+from recbole_ext.trainer import checkpoint, plan
 from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
 from recbole_ext.trainer.loose_state import LooseState
+from recbole_ext.trainer.processes import GatheringCollector, drop_padding, of_first
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import StopTraining, TrainState, UserError
 
@@ -67,7 +69,8 @@ class RunHooks(_Host):
         self._loss_sums: dict[str, tuple[Any, int]] = {}
         self._record: dict[str, Any] = {}
         self._in_pretrain = False
-        self._n_rows = 0
+        if not config["single_spec"]:
+            self.eval_collector = GatheringCollector(config)
         self.state = TrainState(
             model=model,
             optimizer=self.optimizer,
@@ -75,7 +78,7 @@ class RunHooks(_Host):
             steps_per_epoch=0,
             folder=folder,
             log=self._log_scalar,
-            save=lambda path: checkpoint.write_checkpoint(path, self._payload(self.state.epoch)),
+            save=self._save_snapshot,
         )
         self._phase: str | None = None
 
@@ -95,6 +98,10 @@ class RunHooks(_Host):
         self._validates = bool(valid_data) and self.eval_step > 0
         state.train_data, state.valid_data = train_data, valid_data if self._validates else None
         state.steps_per_epoch = len(getattr(train_data, "general_dataloader", train_data))
+        state.steps_of_epoch = partial(plan.steps_of_epoch, self, train_data)
+        state.total_epochs, state.n_optimizers = self._last_epoch(), len(self._optimizers())
+        state.epochs_to_all_losses = plan.epochs_to_all_losses(self)
+        plan.check_hooks(self, self.callbacks)
         if "Progress" in self.callbacks.having("on_batch_end"):
             show_progress = False  # one bar is enough
 
@@ -122,10 +129,10 @@ class RunHooks(_Host):
             raise
         self._end_fit()
         best = self.folder / "best.pt"
-        if not best.exists():  # a pre-training stage writes where RecBole looks for it, or nothing
-            if self.config["local_rank"] == 0:
-                checkpoint.write_checkpoint(best, self._payload(state.epoch))
-            self.saved_model_file = str(best)
+        # a pre-training stage writes where RecBole looks for it, or nothing
+        if self.config["local_rank"] == 0 and not best.exists():
+            checkpoint.write_checkpoint(best, self._payload(state.epoch))
+        self.saved_model_file = str(best)
         return self.best_valid_score, self.best_valid_result
 
     def _end_fit(self) -> None:
@@ -170,6 +177,7 @@ class RunHooks(_Host):
             self.tensorboard.add_scalar(f"Loss/{name}", value, epoch_idx)
         self.wandblogger.log_metrics({"epoch": epoch_idx, **losses}, head="loss")
         self.callbacks.run("on_epoch_end", state)
+        self._agree_on_stop()
         if self._in_pretrain or (self._validates and (epoch_idx + 1) % self.eval_step != 0):
             self._close_epoch(epoch_idx)
         return total
@@ -183,12 +191,6 @@ class RunHooks(_Host):
         """Return the mean of each named loss over the epoch's batches."""
         if self._loss_sums:
             return {name: float(value) / count for name, (value, count) in self._loss_sums.items()}
-        needing = self.callbacks.having("on_batch_start", "on_loss", "on_batch_end")
-        if needing:
-            raise UserError(
-                f"{type(self).__name__.removeprefix('Hooked')} has a training loop of its own, "
-                f"without batch hooks; remove {', '.join(needing)} from callbacks"
-            )
         values = total if isinstance(total, tuple) else (total,)
         n_batches = max(self.state.steps_per_epoch, 1)
         return {
@@ -207,8 +209,14 @@ class RunHooks(_Host):
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
         self.state.metrics = result
         self.callbacks.run("on_valid_end", self.state)
+        self._agree_on_stop()
         self._record.update(valid_seconds=time.perf_counter() - began, valid=dict(result))
         return float(score), result
+
+    def _agree_on_stop(self) -> None:
+        """Let all processes stop or none: where one alone goes on, it waits for ever."""
+        if not self.config["single_spec"]:
+            self.state.stop = of_first(self.state.stop)
 
     def _close_epoch(self, epoch: int) -> None:
         """Make the epoch durable: its record, then ``last.pt``, which says that it is done."""
@@ -302,8 +310,12 @@ class RunHooks(_Host):
             checkpoint.write_checkpoint(
                 Path(kwargs.get("saved_model_file", self.saved_model_file)), self._payload(epoch)
             )
-            if not self._validates and self._record.get("epoch") == epoch:
-                self._close_epoch(epoch)
+        if not self._validates and self._record.get("epoch") == epoch:
+            self._close_epoch(epoch)  # in every process: it may end the training
+
+    def _save_snapshot(self, path: Path) -> None:
+        if self.config["local_rank"] == 0:
+            checkpoint.write_checkpoint(path, self._payload(self.state.epoch))
 
     def _payload(self, epoch: int) -> dict[str, Any]:
         return {
@@ -337,18 +349,18 @@ class RunHooks(_Host):
             payload = checkpoint.read_checkpoint(path)
             checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
             checkpoint.load_weights(self.model, payload, path)
-        self._n_rows = 0
+        if eval_data and not self.config["single_spec"]:
+            drop_padding(eval_data)
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        if self.ranks is not None and not self.config["single_spec"]:
+            self.ranks.gather()
         return {name: float(value) for name, value in (result or {}).items()}
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return super()._map_reduce(
-            result, self._n_rows
-        )  # RecBole weights the processes by batches, not by users
+        return result  # of all processes already: see GatheringCollector
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
-        self._n_rows += scores.shape[0]
         if self.ranks is not None:
             self.ranks.add(
                 scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i
@@ -358,7 +370,6 @@ class RunHooks(_Host):
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
         interaction, row_idx = batched_data[:2]
         _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
-        self._n_rows += len(scores)
         # value metrics (AUC) take scores [n] of single pairs: nothing is ranked
         if self.ranks is not None and row_idx is not None and scores.dim() == 2:
             users = torch.empty(scores.shape[0], dtype=torch.long)  # [B]
@@ -375,8 +386,9 @@ class RunHooks(_Host):
         return f"epoch {epoch_idx} training [time: {e_time - s_time:.2f}s, {shown}]"
 
     def _log_scalar(self, name: str, value: float, step: int) -> None:
-        self.tensorboard.add_scalar(name, value, step)
-        self.wandblogger.log_metrics({name: value, "step": step}, head="callback")
+        if self.config["local_rank"] == 0:
+            self.tensorboard.add_scalar(name, value, step)
+            self.wandblogger.log_metrics({name: value, "step": step}, head="callback")
 
 
 def build_trainer(

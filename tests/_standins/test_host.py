@@ -38,6 +38,23 @@ def test_b13_one_process_or_a_cuda_device_is_left_to_recbole() -> None:
     assert not hasattr(AbstractTrainer({"single_spec": True}, model), "distributed_model")
 
 
+def test_b13_each_process_trains_on_the_gpu_that_gpu_id_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With --gpu_id=2,3 the second process has GPU 3; RecBole takes its own number, 1."""
+    from recbole.trainer import trainer
+
+    built: dict[str, Any] = {}
+    monkeypatch.setattr(
+        trainer, "DistributedDataParallel", lambda model, **given: built.update(given, model=model)
+    )
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
+    settings = {"single_spec": False, "device": torch.device("cuda", 3), "local_rank": 1}
+    ours = trainer.AbstractTrainer(settings, model)
+    assert built["device_ids"] == [3] and built["model"] is ours.model
+    assert isinstance(ours.model[0], torch.nn.SyncBatchNorm)
+
+
 TWO = """
     import sys, torch, torch.distributed as dist
     import recbole_ext

@@ -40,6 +40,30 @@ def test_one_bar_over_all_steps_of_all_epochs(terminal: Terminal) -> None:
     assert callback._bar is None and terminal.getvalue().endswith("\n")
 
 
+def test_epochs_of_unlike_length_fill_one_bar(terminal: Terminal) -> None:
+    """MKR's, say, where every third epoch trains on the knowledge graph too."""
+    callback, state = Progress(), new_state(epochs=3, steps_of_epoch=lambda epoch: [5, 2, 2][epoch])
+    at = []
+    for state.epoch in range(3):
+        callback.on_epoch_start(state)
+        assert callback._bar is not None
+        at.append((callback._bar.n, callback._bar.total))
+    callback.on_fit_end(state)
+    assert at == [(0, 9), (5, 9), (7, 9)]
+
+
+def test_only_the_first_process_has_a_bar(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        callback = Progress()
+        disabled = Record(lambda state: bool(callback._bar.disable), "on_epoch_end")  # type: ignore[union-attr] # noqa: B023
+        fit([disabled, callback], epochs=1)
+        assert disabled.seen == [rank == 1]
+
+
 def test_the_bar_begins_where_a_resumed_run_does(terminal: Terminal) -> None:
     saved: list[bytes] = []
     fit([Progress()], after_epoch=lambda state, data: saved.append(data))

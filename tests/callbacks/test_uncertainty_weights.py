@@ -127,6 +127,39 @@ def test_a_negative_loss_is_refused() -> None:
         fit([UncertaintyWeights(["aux"])], model=Scales(rec=1.0, aux=-0.5))
 
 
+def test_a_loss_that_becomes_negative_is_refused_at_the_end_of_the_epoch() -> None:
+    class Falling(Scales):
+        def losses(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.values = {name: value - 1.0 for name, value in self.values.items()}
+            return super().losses(batch)
+
+    steps = Record(lambda state: state.step, "on_batch_end")
+    with pytest.raises(UserError, match=r"the loss 'rec' is negative \(-1.5\)"):
+        fit([UncertaintyWeights(["rec"]), steps], model=Falling(rec=2.5), valid_data=None)
+    assert steps.seen == [1, 2, 3, 4]
+
+
+def test_nothing_is_read_but_at_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a number from a tensor makes the host wait for the device."""
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__bool__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *args: object, _of=original, _as=name) -> object:
+            reads.append(_as)
+            return _of(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    model, callback = Scales(rec=1.0, aux=2.0), UncertaintyWeights(["rec", "aux"])
+    state = new_state(model)
+    callback.on_fit_start(state)
+    for _ in range(20):
+        state.losses = model.losses(torch.empty(0))
+        callback.on_loss(state)
+        callback.on_batch_end(state)
+    assert reads == ["item", "item"]
+
+
 def test_an_unknown_loss_is_named_with_the_nearest() -> None:
     with pytest.raises(UserError, match="no loss 'auxx'; did you mean 'aux'"):
         fit([UncertaintyWeights(["auxx"])])
