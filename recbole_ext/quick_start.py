@@ -309,13 +309,13 @@ class Run:
     def _test(self, trainer: Any) -> dict[str, float]:
         if self.config["memory_include_valid"]:
             self.model.extend_memory(self.valid_data)
-        # of several processes each has a part of the users only
-        if isinstance(trainer, RunHooks) and self.config["single_spec"]:
+        if isinstance(trainer, RunHooks):
             trainer.ranks = RankRecorder()
         test = trainer.evaluate(
             self.test_data, load_best_model=True, show_progress=self.config["show_progress"]
         )
-        if isinstance(trainer, RunHooks) and trainer.ranks:
+        is_first = self.config["local_rank"] == 0
+        if isinstance(trainer, RunHooks) and trainer.ranks and is_first:
             trainer.ranks.write(self.folder / "per_user.parquet", self.dataset)
         return {name: float(value) for name, value in (test or {}).items()}
 

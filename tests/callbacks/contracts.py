@@ -135,6 +135,8 @@ class CallbackContract:
             )
             for payload in (whole, resumed):
                 payload.pop("settings")
+                # the toy's count: the memory that is in no file is made once more after a resume
+                payload.get("loose", {}).pop("n_refreshed", None)
             _assert_equal(resumed, whole)
 
     def test_hooks_leave_the_random_generators_alone(self, tmp_path: Path) -> None:
