@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_ext.index.interface import MISSING, drop_neighbours, pad_neighbours, unit_rows
+from recbole_ext.index.interface import MISSING, pad_neighbours, unit_rows
 from recbole_ext.types import UserError
 
 KINDS = ("exact", "ivf", "hnsw")
@@ -167,4 +167,6 @@ def drop_excluded(
     bad = ids == MISSING  # [B, K]
     if excluded is not None:
         bad = bad | ((ids >= excluded[:, :1]) & (ids < excluded[:, 1:]))
-    return drop_neighbours(similarity, ids, bad)
+    order = bad.to(torch.uint8).argsort(dim=1, stable=True)  # [B, K]
+    similarity = similarity.masked_fill(bad, float("-inf")).gather(1, order)
+    return similarity, ids.masked_fill(bad, MISSING).gather(1, order)

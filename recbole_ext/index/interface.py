@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,13 +40,6 @@ def unit_rows(vectors: Tensor) -> Tensor:
     (``faiss.normalize_L2``) would rescale the model's own tensor. Hence a copy, detached.
     """
     return F.normalize(vectors.detach().float(), dim=1).contiguous()  # [R, D]
-
-
-def drop_neighbours(similarity: Tensor, ids: Tensor, bad: Tensor) -> tuple[Tensor, Tensor]:
-    """Move neighbours [B, K] that are ``bad`` [B, K] behind the others, marked as missing."""
-    order = bad.to(torch.uint8).argsort(dim=1, stable=True)  # [B, K]
-    similarity = similarity.masked_fill(bad, float("-inf")).gather(1, order)  # [B, K]
-    return similarity, ids.masked_fill(bad, MISSING).gather(1, order)
 
 
 def pad_neighbours(similarity: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:

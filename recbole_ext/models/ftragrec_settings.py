@@ -19,7 +19,6 @@ CHOICES = {
     "exclude": POLICIES,
     "neighbours": ("nearest", "random"),
     "calibrate": ("valid", "none"),
-    "calibrate_memory": ("aged", "full"),
     "index": KINDS,
     "pretrain": ("auto", "none"),
 }

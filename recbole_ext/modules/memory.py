@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_ext.index.interface import drop_neighbours
-
 if TYPE_CHECKING:
     from recbole_ext.index.interface import Index
 
@@ -45,7 +43,6 @@ class MemoryRows:
         order: Row id at each place [R]: rows sorted by user, and by time within a user.
         place: Place of each row id [R].
         begin: First place of each user [U + 1]; a user's rows end where the next one's begin.
-        is_last: Whether a place is its user's last [R].
     """
 
     def __init__(
@@ -66,8 +63,6 @@ class MemoryRows:
         self.targets = targets[self.order]  # [R], by place
         self.users = users[self.order]  # [R], by place
         self.begin = torch.cat([users.new_zeros(1), torch.bincount(users).cumsum(0)])  # [U + 1]
-        self.is_last = torch.ones(len(users), dtype=torch.bool)  # [R], by place
-        self.is_last[:-1] = self.users[1:] != self.users[:-1]
 
     def __len__(self) -> int:
         return len(self.order)
@@ -178,12 +173,7 @@ class Memory:
 
     @torch.no_grad()
     def search(
-        self,
-        states: Tensor,
-        k: int,
-        users: Tensor,
-        row_id: Tensor | None = None,
-        is_aged: bool = False,
+        self, states: Tensor, k: int, users: Tensor, row_id: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return ``(similarity, places)`` [B, K] of the neighbours that the policy allows.
 
@@ -192,15 +182,7 @@ class Memory:
             k: K.
             users: [B].
             row_id: Row id of the queries that are training rows [B], negative for others.
-            is_aged: Whether to search as if no user's last row were there yet. Of random
-                neighbours fewer remain then, of nearest ones about K.
         """
-        if is_aged:
-            n_asked = k if self.index is None else 2 * k
-            similarity, places = self.search(states, n_asked, users, row_id)  # [B, n_asked] each
-            is_last = self.rows.is_last.to(places.device)[places.clamp_min(0)]  # [B, n_asked]
-            similarity, places = drop_neighbours(similarity, places, is_last | (places < 0))
-            return similarity[:, :k], places[:, :k]
         with full_precision(states):
             if self.index is None:
                 return self._search_random(states.float(), k, users, row_id)

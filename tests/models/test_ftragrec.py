@@ -730,7 +730,6 @@ def test_calibration_takes_the_best_of_the_grid(make, mix):
         "calibrate_alpha": [0, 0.3, 0.8],
         "calibrate_top_k": [2, 20],
         "calibrate_temperature": [0.05, 1.0],
-        "calibrate_memory": "full",  # as scoring has it
     }
     net, loaders = make(mix=mix, top_k=20, calibrate_users=10_000, **grid)
     train(net, loaders[0])
@@ -755,33 +754,6 @@ def test_calibration_takes_the_best_of_the_grid(make, mix):
         assert chosen["ndcg@10_alone"] == pytest.approx(plain, abs=1e-6)
 
 
-@pytest.mark.parametrize("setting", ["aged", "full", "aged, with the validation pairs"])
-def test_calibration_looks_at_a_memory_as_old_as_that_of_the_test(make, monkeypatch, setting):
-    settings = {"calibrate_memory": setting[:4], "memory_include_valid": "with" in setting}
-    net, loaders = make(top_k=10, **settings)
-    rows, seen = net.keeper.rows, []
-    ranks = calibration.mixture_ranks
-    monkeypatch.setattr(
-        calibration, "mixture_ranks", lambda batch, *rest: seen.append(batch) or ranks(batch, *rest)
-    )
-    net.calibrate(loaders[1])
-    cosines = torch.cat([batch.similarity for batch in seen])  # [n, K]
-    valid = loaders[1]._dataset.inter_feat
-    keys = torch.nn.functional.normalize(
-        net.retrieval.retriever(net.keeper.scoring().states), dim=1
-    )
-    asked = torch.nn.functional.normalize(net.retrieval.retriever(net.encode(valid)), dim=1)
-    for q in range(len(valid)):
-        wanted = []
-        for place in range(len(rows)):
-            user = int(rows.users[place])
-            is_last = place + 1 == len(rows) or int(rows.users[place + 1]) != user
-            if user != int(valid[net.USER_ID][q]) and not (is_last and setting == "aged"):
-                wanted.append(float(keys[place] @ asked[q]))
-        wanted = sorted(wanted, reverse=True)[:10]
-        assert cosines[q].tolist() == pytest.approx(wanted, abs=1e-5)
-
-
 def test_calibration_finds_the_planted_optimum(make):
     """One neighbour per query tells the label, the others all point elsewhere: k must be 1."""
     grid = {
@@ -797,7 +769,7 @@ def test_calibration_finds_the_planted_optimum(make):
         zip(rows[net.USER_ID].tolist(), rows[net.POS_ITEM_ID].tolist(), strict=True)
     )
 
-    def planted(states, k, users, row_id=None, is_aged=False):
+    def planted(states, k, users, row_id=None):
         near = []
         for user in users.tolist():
             right = (targets == label_of_user[user]).nonzero().flatten()[:1].tolist()
@@ -1123,7 +1095,6 @@ def test_asking_for_the_settings_of_a_learned_temperature_warns_of_nothing(make)
         ({"calibrate_alpha": [0.5, 1.5]}, "calibrate_alpha: .* is not between"),
         ({"calibrate_top_k": []}, "calibrate_top_k: \\[\\] is not between"),
         ({"index": "flat"}, "index: 'flat' is none of"),
-        ({"calibrate_memory": "old"}, "calibrate_memory: 'old' is none of aged, full"),
         ({"quality_percentile": 100.0}, "quality_percentile: 100.0 is not between 0 and 99"),
         ({"calibrate_top_k": [2.5]}, "calibrate_top_k: .* whole numbers"),
         ({"pretrain": "never"}, "pretrain: 'never' is none of auto, none"),

@@ -64,8 +64,6 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.use_calibration = config["calibrate"] == "valid"
         self.is_calibrated = False
         self.calibrate_users = config["calibrate_users"]
-        # with the validation pairs in it, the memory is as close to the test as to the validation
-        self.is_aged = config["calibrate_memory"] == "aged" and not config["memory_include_valid"]
         self.calibrate_grid = [
             config[f"calibrate_{of}"] for of in ("alpha", "top_k", "temperature")
         ]
@@ -216,9 +214,6 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         that is 100 or more). The choice is kept in the state dict and holds for training too; with
         alpha 0 the number of neighbours and the temperature stay as they are.
 
-        The memory ends where the validation begins, and one interaction of each user before the
-        test. ``calibrate_memory: aged`` chooses for the latter: without the last row of each user.
-
         Returns:
             The choice, its NDCG@10, and that of the encoder alone where the grid has alpha 0.
 
@@ -319,9 +314,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             )
         return memory.states[places], memory.label_log_prob(self.item_weight)[places]
 
-    def _search(
-        self, h: Tensor, interaction: Any, memory: Memory, k: int, is_aged: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def _search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
         """Return similarity and places [B, K] of what the queries may find.
 
         The first K of ``top_k``, so that calibration, training and scoring see the same ones: how
@@ -329,8 +322,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         """
         row_id = interaction[ROW_ID] if ROW_ID in interaction else None
         n_asked = max(k, self.retrieval.top_k)
-        users = interaction[self.USER_ID]
-        similarity, near = memory.search(h, n_asked, users, row_id, is_aged)  # [B, n_asked] each
+        similarity, near = memory.search(h, n_asked, interaction[self.USER_ID], row_id)
         return similarity[:, :k], near[:, :k]
 
     def _distinct_queries(self, interaction: Any) -> tuple[Tensor, Tensor]:
@@ -359,7 +351,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         hidden, device = self._hidden(batch, valid_data), self.item_weight.device
         batch = batch.to(device)
         mix, h, memory = self.retrieval, self.encode(batch), self.keeper.scoring()
-        similarity, near = self._search(h, batch, memory, mix.top_k, self.is_aged)  # [B, top_k]
+        similarity, near = self._search(h, batch, memory, mix.top_k)  # [B, top_k] each
         found = mix.find(similarity, near, memory, mix.alpha)
         held_out = calibration.HeldOut(
             item_logits(h, self.item_weight),
