@@ -49,7 +49,17 @@ _FAMILY_FILE = {
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as RecBole reads it (``1e-3`` is a number), but a date stays a string."""
+    """YAML as RecBole reads it (``1e-3`` is a number); dates are text, and no key comes twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is there before; PyYAML would take the last one without a word."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, (key, _) in enumerate(node.value):
+            if isinstance(key, yaml.ScalarNode) and key.value in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' is there twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 Loader.yaml_implicit_resolvers = {

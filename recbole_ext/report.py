@@ -40,6 +40,8 @@ def result_table(result: dict[str, Any]) -> str:
         )
     total = sum(result["seconds"].values())
     peak = max(v for k, v in result["peak_memory_gib"].items() if not k.endswith("_gpu"))
+    if not names:
+        lines.append("no test metrics: eval_args.split leaves no test set")
     lines += [
         "",
         f"{total:.0f} seconds, peak memory {peak:.1f} GiB, "

@@ -7,7 +7,7 @@ something else (an unknown ``learner`` becomes Adam).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recbole.evaluator import metric_types
@@ -80,7 +80,7 @@ def check_metrics(settings: Mapping[str, Any]) -> None:
             f"metrics {metrics} mix ranking and value metrics, which need different evaluations; "
             "use one kind"
         )
-    computed = [name for metric in metrics for name in _computed(str(metric), topk)]
+    computed = metric_names(metrics, topk)
     if str(settings["valid_metric"]).lower() not in [name.lower() for name in computed]:
         raise UserError(
             f"valid_metric {settings['valid_metric']!r} is not computed; "
@@ -128,10 +128,13 @@ def _one_of(key: str, value: Any, words: tuple[str | None, ...]) -> None:
         raise UserError(f"{key} takes one of {shown}, not {value!r}")
 
 
-def _computed(metric: str, topk: Any) -> list[str]:
-    """Return the names under which a metric is reported: with ``@k`` when it looks at the list."""
-    needs = metric_information[metric.lower()]
-    return [f"{metric}@{k}" for k in topk] if {"rec.topk", "rec.items"} & {*needs} else [metric]
+def metric_names(metrics: Iterable[str], topk: Iterable[int]) -> list[str]:
+    """Return the names under which metrics are reported: with ``@k`` what looks at the list."""
+    names: list[str] = []
+    for metric in metrics:
+        looks_at_list = {"rec.topk", "rec.items"} & {*metric_information[metric.lower()]}
+        names += [f"{metric}@{k}" for k in topk] if looks_at_list else [metric]
+    return names
 
 
 def _is_positive(value: Any) -> bool:

@@ -53,6 +53,7 @@ class TrainState:
             ``on_batch_end``.
         losses: Named losses of the batch; ``on_loss`` may reweight or extend them.
         metrics: Metrics of the last validation, name -> float.
+        metric_names: Names that a validation will have; empty where they are not known before.
         phase: Name of the training phase; early stopping starts its patience anew when it changes.
         stop: Reason to stop after this epoch, or ``None``.
         train_data: The training data loader.
@@ -77,6 +78,7 @@ class TrainState:
     batch: Any = None
     losses: Losses = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    metric_names: tuple[str, ...] = ()
     phase: str | None = None
     stop: str | None = None
     train_data: Any = None

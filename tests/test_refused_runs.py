@@ -114,3 +114,30 @@ def test_a_bug_in_a_model_of_ones_own_is_not_bad_input(
     with pytest.raises(KeyError, match="a key that is not there"):
         run(Buggy, "tiny", config_dict=settings)
     assert not (tmp_path / "run").exists(), "and the name is free for the next attempt"
+
+
+class NoLoss(BPR):
+    """A user's model that forgot to return its loss."""
+
+    def calculate_loss(self, interaction: Any) -> Any:
+        super().calculate_loss(interaction)
+
+
+def test_a_loss_that_is_none_is_said(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="NoLoss: its loss is a NoneType, and a scalar tensor is"):
+        run(NoLoss, "tiny", config_dict=settings)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        {"EarlyStop": {"metric": "ndgc@10"}},
+        {"Alternate": {"phases": [{"name": "a", "until": {"metric": "ndgc@10"}}, {"name": "b"}]}},
+    ],
+)
+def test_a_misspelt_metric_of_a_callback_is_found_before_training(
+    callback: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BPR, "calculate_loss", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="no metric 'ndgc@10'; did you mean 'ndcg@10'"):
+        run("BPR", "tiny", config_dict={**settings, "callbacks": [callback]})

@@ -41,3 +41,18 @@ def test_the_neighbours_and_their_share_are_told(monkeypatch):
 def test_an_alpha_of_zero_says_that_the_list_is_the_encoders(monkeypatch):
     line = next(x for x in explain(monkeypatch, 0.0).splitlines() if "(alpha)" in x)
     assert line == "share of the neighbours (alpha): 0; the list is the encoder's alone"
+
+
+def test_a_run_without_a_test_set_says_so():
+    result = {
+        "model": "BPR",
+        "test": {},
+        "seconds": {"train": 1.0},
+        "peak_memory_gib": {"train": 1.0},
+        "mask_history": True,
+        "seed": 1,
+        "folder": "runs/x",
+    }
+    text = report.result_table(result)
+    assert "no test metrics: eval_args.split leaves no test set" in text and "runs/x" in text
+    assert "no test metrics" not in report.result_table({**result, "test": {"ndcg@10": 0.1}})

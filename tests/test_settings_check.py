@@ -123,6 +123,10 @@ def test_neither_model_nor_dataset_goes_without_saying() -> None:
         ("- epochs\n- 5\n", r"bad\.yaml: a settings file is a mapping .* not list"),
         ("5: 6\n", r"bad\.yaml: a settings file is a mapping"),
         ("epochs: !!python/object/apply:os.getcwd []\n", r"bad\.yaml, line 1: not valid YAML"),
+        (
+            "epochs: 1\nseed: 3\nepochs: 2\n",
+            r"bad\.yaml, line 3: .*'epochs' is there",
+        ),
         ("epochs: ._\n", r"bad\.yaml: not valid YAML"),
     ],
 )

@@ -92,6 +92,8 @@ class Alternate(Callback):
         self._frozen = [self._find_frozen(state, i) for i in range(len(self._phases))]
         if state.valid_data is None and any(phase.until for phase in self._phases):
             raise UserError("Alternate: 'until' needs validation data, and this run has none")
+        for plateau in filter(None, map(_build_plateau, self._phases)):
+            plateau.check(state.metric_names)
         self._names.reset()
         self._in_force = None
         self._enter(0, epoch=0, step=0)

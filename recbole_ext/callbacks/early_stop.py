@@ -43,6 +43,7 @@ class EarlyStop(Callback):
         """Begin anew; without validation data there is nothing to watch."""
         if state.valid_data is None:
             raise UserError("EarlyStop needs validation data, and this run has none")
+        self._plateau.check(state.metric_names)
         self._phase = None
         self._plateau.restart()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +50,16 @@ class Plateau:
         else:
             self.waited += 1
         return self.waited >= self.patience
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse a metric that is none of the names; where there are none, wait and see.
+
+        Raises:
+            UserError: It names near ones.
+        """
+        names = list(names)
+        if names:
+            self._find(dict.fromkeys(names, 0.0))
 
     def restart(self) -> None:
         """Forget the best value and begin to wait anew."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.dataset import Dataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
@@ -104,8 +105,30 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
 
 def _load(config: Any) -> Any:
-    with _said_of(config):
+    with _said_of(config), _no_missing_times(config):
         return dataset_class(config)(config)
+
+
+@contextmanager
+def _no_missing_times(config: Any) -> Iterator[None]:
+    """Refuse interactions without a time where time decides the split; RecBole takes the mean."""
+    fill_nan = Dataset._fill_nan
+
+    def checked(dataset: Any) -> None:
+        rows, field = dataset.inter_feat, dataset.time_field
+        n_missing = int(rows[field].isna().sum()) if field in rows else 0
+        if n_missing and (config["eval_args"] or {}).get("order") == "TO":
+            raise ValueError(
+                f"{n_missing} interactions have no '{field}' (TIME_FIELD), by which they are "
+                "ordered; fill it in or leave these lines out"
+            )
+        fill_nan(dataset)
+
+    Dataset._fill_nan = checked
+    try:
+        yield
+    finally:
+        Dataset._fill_nan = fill_nan
 
 
 @contextmanager
@@ -117,6 +140,11 @@ def _said_of(config: Any) -> Iterator[None]:
         sentence = str(error).strip().splitlines()[0].rstrip(".")
         if isinstance(error, UnicodeDecodeError):
             sentence = f"a file is not {error.encoding} text ({error.reason}); save it as UTF-8"
+        elif "feat is empty" in sentence:
+            sentence = (
+                "nothing is left (it is empty) after filtering; see val_interval, "
+                "user_inter_num_interval and item_inter_num_interval"
+            )
         elif isinstance(error, ValueError):
             sentence = bad_cell(config) or sentence
         raise UserError(

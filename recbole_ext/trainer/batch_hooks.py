@@ -77,6 +77,12 @@ class BatchHooks(Trainer):
         return hooked
 
     def _count(self, losses: Losses) -> None:
+        for name, loss in losses.items():
+            if not isinstance(loss, Tensor):
+                raise UserError(
+                    f"{type(self.model).__name__}: its {name} is a {type(loss).__name__}, "
+                    "and a scalar tensor is meant"
+                )
         if not self.state.skip and not any(loss.requires_grad for loss in losses.values()):
             raise UserError(
                 "nothing is left to train: no loss depends on a trainable parameter; "
@@ -111,10 +117,13 @@ class BatchHooks(Trainer):
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
+            hint = (
+                "(last.pt holds the epoch before)" if self.state.epoch else "and look at the data"
+            )
             raise UserError(
                 f"the training loss is not a number in epoch {self.state.epoch}, step "
                 f"{self.state.step}; lower learning_rate or set clip_grad_norm: {{max_norm: 5}} "
-                "(last.pt holds the epoch before)"
+                f"{hint}"
             )
 
 

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.registry import get_trainer
+from recbole_ext.settings_values import metric_names
 from recbole_ext.trainer import checkpoint, plan
 from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
 from recbole_ext.trainer.loose_state import LooseState
@@ -77,6 +78,9 @@ class RunHooks(_Host):
             total_epochs=self.epochs,
             steps_per_epoch=0,
             folder=folder,
+            metric_names=tuple(
+                name.lower() for name in metric_names(config["metrics"], config["topk"])
+            ),
             log=self._log_scalar,
             save=self._save_snapshot,
         )

@@ -130,10 +130,15 @@ WRONG: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
         {"load_col": None, "unload_col": {"inter": ["timestamp"]}},
         ["unload_col of inter names 'timestamp'"],
     ),
+    "no time in a cell": (
+        HEADER + ROWS + "u1\ti1\t\nu2\ti2\n",
+        {},
+        ["dataset 'shop'", "2 interactions have no 'timestamp' (TIME_FIELD)", "fill it in"],
+    ),
     "nothing left": (
         HEADER + ROWS,
         {"user_inter_num_interval": "[100,inf)"},
-        ["dataset 'shop'", "empty", "filtering"],
+        ["dataset 'shop'", "empty", "filtering", "user_inter_num_interval"],
     ),
     "a filter on no column": (
         HEADER + ROWS,

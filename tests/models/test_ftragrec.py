@@ -1172,3 +1172,20 @@ def test_a_batch_without_row_ids_says_what_to_do(make):
     del batch.interaction[ROW_ID]
     with pytest.raises(UserError, match="PrefixDataset"):
         net.losses(batch)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"user": "anna"}, "user takes an internal id, not 'anna'; dataset.token2id"),
+        ({"history": ["B001"]}, "history takes internal item ids, 1 to 40"),
+        ({"history": [99999]}, "history takes internal item ids, 1 to 40"),
+        ({"history": [0]}, "history takes internal item ids"),
+        ({"history": []}, "give one with items"),
+        ({}, "no training history"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_sentence(make, asked, sentence):
+    net, _ = make()
+    with pytest.raises(UserError, match=sentence):
+        net.explain(**asked)

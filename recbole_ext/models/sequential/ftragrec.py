@@ -264,9 +264,19 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             UserError: Neither is given, or the user has no training row.
         """
         rows, device = self.keeper.rows, self.item_weight.device
-        items = list(history or ()) or (rows.history(user) if user is not None else [])
+        items = rows.history(user) if history is None and isinstance(user, int) else history or []
+        if not all(isinstance(item, int) and 0 < item < self.n_items for item in items):
+            raise UserError(
+                f"explain: history takes internal item ids, 1 to {self.n_items - 1}; "
+                "dataset.token2id(dataset.iid_field, tokens) gives them"
+            )
+        if user is not None and not isinstance(user, int):
+            raise UserError(
+                f"explain: user takes an internal id, not {user!r}; "
+                "dataset.token2id(dataset.uid_field, token) gives it"
+            )
         if not items:
-            raise UserError(f"explain: user {user} has no training history; give a history")
+            raise UserError(f"explain: user {user} has no training history; give one with items")
         item_seq = torch.tensor([items[-self.max_seq_length :]], device=device)  # [1, L]
         was_training, memory = self.training, self.keeper.scoring()
         self.eval()
