@@ -52,6 +52,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "MKR": {**KNOWLEDGE, "embedding_size": 8, "kg_embedding_size": 8},
     "CKE": {**KNOWLEDGE, "embedding_size": 8, "kg_embedding_size": 8},
     "RippleNet": {**KNOWLEDGE, "embedding_size": 8, "n_memory": 4},
+    "KGAT": {**KNOWLEDGE, "embedding_size": 8, "kg_embedding_size": 8, "layers": [8]},
     "RecVAE": {"hidden_dimension": 8, "latent_dimension": 4},
     "LightGCN": {"embedding_size": 8},
     "MultiVAE": {"mlp_hidden_size": [16], "latent_dimension": 8},
