@@ -1181,7 +1181,7 @@ def test_a_batch_without_row_ids_says_what_to_do(make):
         ({"history": ["B001"]}, "history takes internal item ids, 1 to 40"),
         ({"history": [99999]}, "history takes internal item ids, 1 to 40"),
         ({"history": [0]}, "history takes internal item ids"),
-        ({"history": []}, "give one with items"),
+        ({"history": []}, "give a history with items"),
         ({}, "no training history"),
     ],
 )

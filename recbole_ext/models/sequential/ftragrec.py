@@ -276,7 +276,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
                 "dataset.token2id(dataset.uid_field, token) gives it"
             )
         if not items:
-            raise UserError(f"explain: user {user} has no training history; give one with items")
+            raise UserError(
+                f"explain: user {user} has no training history; give a history with items"
+            )
         item_seq = torch.tensor([items[-self.max_seq_length :]], device=device)  # [1, L]
         was_training, memory = self.training, self.keeper.scoring()
         self.eval()
