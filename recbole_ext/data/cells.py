@@ -30,7 +30,7 @@ def bad_cell(config: Any) -> str | None:
                 if not _is_number(cell, config["seq_separator"] if "_seq" in column else None):
                     return (
                         f"{path}, line {number}: '{cell}' in column {column} is not a number; "
-                        "correct it, or leave the cell empty"
+                        "correct it"
                     )
     return None
 

@@ -61,7 +61,7 @@ def test_places_are_sorted_by_user_and_row_ids_map_to_them():
 
 
 def test_rows_that_are_not_in_the_order_of_time_are_sorted_by_it():
-    """As a random split leaves them: what came later must be a range behind the row itself."""
+    """As split files may have them: what came later must be a range behind the row itself."""
     users = torch.tensor([3, 1, 3, 1, 3])
     times = torch.tensor([5.0, 2.0, 4.0, 1.0, 6.0])
     items = torch.tensor([[1, 0], [2, 0], [3, 0], [4, 0], [5, 0]])
