@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,19 @@ def _work(rank: int, settings: dict[str, Any], folder: Path, queue: Any, job: Jo
             queue.put(result)
     finally:
         torch.distributed.destroy_process_group()
+    _leave()
+
+
+def _leave() -> None:
+    """End this process without the interpreter's own end.
+
+    Threads of gloo outlive their process group (torch 2.13: three of them, also after a garbage
+    collection), and where the interpreter goes before they do they end the process with SIGABRT.
+    """
+    atexit._run_exitfuncs()  # wandb and multiprocessing say goodbye there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _free_port() -> int:
