@@ -18,6 +18,7 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
+from recbole_ext.data.builtin_datasets import OURS
 from recbole_ext.data.cache import cached
 from recbole_ext.data.cells import bad_cell
 from recbole_ext.data.check import check_files
@@ -40,13 +41,17 @@ _EVAL_LOADERS = {
 
 
 def dataset_class(config: Any) -> type:
-    """Return the model's own dataset class, else RecBole's by model name, else by model type."""
+    """Return the model's own dataset class, else RecBole's by model name, else by model type.
+
+    RecBole's classes have our steps in them (``builtin_datasets.py``).
+    """
     own = getattr(config.model_class, "dataset_class", None)
     if own is not None:
         return own
     module = importlib.import_module("recbole.data.dataset")
     fallback = _BY_TYPE.get(config["MODEL_TYPE"], "Dataset")
-    return getattr(module, f"{config['model']}Dataset", None) or getattr(module, fallback)
+    theirs = getattr(module, f"{config['model']}Dataset", None) or getattr(module, fallback)
+    return OURS.get(theirs, theirs)
 
 
 def create_dataset(config: Any) -> Any:

@@ -39,14 +39,12 @@ def dataset_fingerprint(dataset: Any) -> str:
         for f in (dataset.uid_field, dataset.iid_field, dataset.time_field)
         if f in dataset.inter_feat
     ]
-    table = np.stack(
-        [np.asarray(dataset.inter_feat[c], dtype=np.float64) for c in columns]
-    )  # [3, interactions]
-    table = table[:, _split_order(dataset)]
     digest = hashlib.sha256(repr(sorted(vocabulary_of(dataset).items())).encode())
     if dataset.benchmark_filename_list is not None:
         digest.update(repr(dataset.file_size_list).encode())  # where the files cut the table
-    digest.update(np.ascontiguousarray(table).tobytes())
+    order = _split_order(dataset)  # [n]
+    for column in columns:
+        digest.update(np.asarray(dataset.inter_feat[column], dtype=np.float64)[order].data)
     return digest.hexdigest()
 
 

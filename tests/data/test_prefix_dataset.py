@@ -9,7 +9,7 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
 from recbole_ext.config import Config as ExtConfig
-from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, gather_windows, prefix_windows
+from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, prefix_windows
 
 HEADER = "user_id:token item_id:token timestamp:float rating:float tags:token_seq parts:float_seq"
 
@@ -145,17 +145,6 @@ def test_prefix_windows(max_length):
     assert list(zip(start.tolist(), target.tolist(), strict=True)) == naive_windows(
         users, max_length
     )
-
-
-def test_gather_windows(monkeypatch):
-    monkeypatch.setattr("recbole_ext.data.prefix_dataset.GATHER_ROWS", 2)
-    values = torch.arange(1, 13).view(6, 2)
-    start, stop = np.array([0, 2, 3, 5, 0]), np.array([1, 5, 5, 6, 3])
-    found = gather_windows(values, start, stop, 4)
-    for r in range(5):
-        length = stop[r] - start[r]
-        assert torch.equal(found[r, :length], values[start[r] : stop[r]])
-        assert (found[r, length:] == 0).all()
 
 
 @pytest.mark.slow
