@@ -120,6 +120,7 @@ class FastDataset(Host):
         codes, values = pd.factorize(np.asarray(group_by_list))  # [n], [values]
         if not len(codes):
             return []
+        codes = codes.astype(np.min_scalar_type(len(values)))  # 16 bits are sorted by their digits
         end = np.cumsum(np.bincount(codes, minlength=len(values)))  # [values]
         return np.split(np.argsort(codes, kind="stable"), end[:-1])
 
@@ -131,7 +132,10 @@ class FastDataset(Host):
         if not groups:
             return [[] for _ in range(leave_one_num + 1)]
         index, size = np.concatenate(groups), np.array([len(group) for group in groups])  # [n], [G]
-        from_end = np.repeat(size.cumsum(), size) - np.arange(len(index)) - 1  # [n]
-        n_held = np.repeat(np.minimum(leave_one_num, size - 1), size)  # [n]
-        held = np.where(from_end < n_held, leave_one_num - from_end, 0)  # [n], the part's number
-        return [index[held == part] for part in range(leave_one_num + 1)]
+        last, is_train = size.cumsum() - 1, np.ones(len(index), dtype=bool)  # [G], [n]
+        parts = []
+        for back in range(leave_one_num):
+            held = (last - back)[size > back + 1]  # a group's first row is for training
+            parts.append(index[held])
+            is_train[held] = False
+        return [index[is_train], *reversed(parts)]

@@ -32,7 +32,8 @@ class PrefixAugmentation(FastDataset):
         """Replace the interactions by one row for each prefix, as RecBole's method does."""
         self._aug_presets()
         self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        if not self._is_sorted():
+            self.sort(by=[self.uid_field, self.time_field], ascending=True)
         columns = self.inter_feat.interaction
         found = prefix_windows(columns[self.uid_field].numpy(), self.max_item_list_len)
         start, target = map(torch.from_numpy, found)  # 2 x [R]
@@ -43,6 +44,13 @@ class PrefixAugmentation(FastDataset):
         histories = self._history_columns(kept)
         rows.update({field: Histories(values, windows) for field, values in histories.items()})
         self.inter_feat = UnsplitRows(rows, windows)
+
+    def _is_sorted(self) -> bool:
+        """Tell whether the interactions stand by user and, within a user, by time."""
+        users, times = (self.inter_feat[field] for field in (self.uid_field, self.time_field))
+        later = users[1:] > users[:-1]  # [M - 1]
+        same = users[1:] == users[:-1]  # [M - 1]
+        return times.dim() == 1 and bool((later | (same & (times[1:] >= times[:-1]))).all())
 
     def _history_columns(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return those [M + 1, ...] whose histories the rows have, by the names of these."""
@@ -97,9 +105,9 @@ def prefix_windows(users: np.ndarray, max_length: int) -> tuple[np.ndarray, np.n
         ``(start, target)``, int64, one entry for each interaction that is not its user's first: the
         history is ``start[r]:target[r]``.
     """
-    is_first = np.ones(len(users), dtype=bool)
+    is_first = np.ones(len(users), dtype=bool)  # [M]
     is_first[1:] = users[1:] != users[:-1]
-    place = np.arange(len(users))
-    first_of_user = np.maximum.accumulate(np.where(is_first, place, 0))
-    target = place[~is_first]
-    return np.maximum(first_of_user[target], target - max_length), target
+    first = np.flatnonzero(is_first)  # [users]
+    size = np.diff(first, append=len(users))  # [users]
+    target = np.flatnonzero(~is_first)  # [R]
+    return np.maximum(np.repeat(first, size - 1), target - max_length), target

@@ -43,8 +43,10 @@ def dataset_fingerprint(dataset: Any) -> str:
     if dataset.benchmark_filename_list is not None:
         digest.update(repr(dataset.file_size_list).encode())  # where the files cut the table
     order = _split_order(dataset)  # [n]
+    is_in_order = np.array_equal(order, np.arange(len(order)))
     for column in columns:
-        digest.update(np.asarray(dataset.inter_feat[column], dtype=np.float64)[order].data)
+        values = np.ascontiguousarray(dataset.inter_feat[column], dtype=np.float64)  # [n]
+        digest.update((values if is_in_order else values[order]).data)
     return digest.hexdigest()
 
 
