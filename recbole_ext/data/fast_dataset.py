@@ -112,8 +112,10 @@ class FastDataset(Host):
     def _change_feat_format(self) -> None:
         """Make tensors of the columns, in rows that are indexed quickly."""
         super()._change_feat_format()
-        if type(self.inter_feat) is Interaction:
-            self.inter_feat = Rows(self.inter_feat.interaction)
+        for name in self.feat_name_list:
+            feat = getattr(self, name)
+            if type(feat) is Interaction:
+                setattr(self, name, Rows(feat.interaction))
 
     def _grouped_index(self, group_by_list: np.ndarray) -> list[np.ndarray]:
         """Return the places of each value, in the order in which the values first appear."""

@@ -10,7 +10,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_ext.modules.histories import Histories, Windows
+from recbole_ext.modules.histories import Histories, Windows, gathered
 
 
 class Rows(Interaction):
@@ -85,7 +85,7 @@ class PrefixRows(Interaction):
             if isinstance(value, Histories):
                 if places is None:  # those of all histories
                     places = windows.places(..., len(value.values) - 1)  # [B, L]
-                fields[field] = value.values[places]  # [B, L, ...]
+                fields[field] = gathered(value.values, places)  # [B, L, ...]
             else:
                 value = _taken(value, index, windows)
                 fields[field] = value if isinstance(value, Tensor) else value.table()  # [B, ...]
