@@ -120,11 +120,10 @@ class FastDataset(Host):
     def _grouped_index(self, group_by_list: np.ndarray) -> list[np.ndarray]:
         """Return the places of each value, in the order in which the values first appear."""
         codes, values = pd.factorize(np.asarray(group_by_list))  # [n], [values]
-        if not len(codes):
-            return []
         codes = codes.astype(np.min_scalar_type(len(values)))  # 16 bits are sorted by their digits
-        end = np.cumsum(np.bincount(codes, minlength=len(values)))  # [values]
-        return np.split(np.argsort(codes, kind="stable"), end[:-1])
+        order = np.argsort(codes, kind="stable")  # [n]
+        end = np.bincount(codes, minlength=len(values)).cumsum().tolist()  # [values]
+        return [order[a:b] for a, b in zip([0, *end[:-1]], end, strict=True)] if end else []
 
     def _split_index_by_leave_one_out(
         self, grouped_index: Iterable[np.ndarray], leave_one_num: int
