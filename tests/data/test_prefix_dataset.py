@@ -9,7 +9,10 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
 from recbole_ext.config import Config as ExtConfig
+from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, prefix_windows
+from recbole_ext.data.rows import histories_of
+from recbole_ext.modules.histories import Histories
 
 HEADER = "user_id:token item_id:token timestamp:float rating:float tags:token_seq parts:float_seq"
 
@@ -99,6 +102,21 @@ def test_a_model_names_further_histories_by_their_settings(rich, monkeypatch):
     (train, _, _) = PrefixDataset(config).build()
     lists = {field for field in train.inter_feat if field.endswith("_list")}
     assert lists == {"item_id_list", "timestamp_list"}
+
+
+@pytest.mark.parametrize(
+    ("model", "more"), [("DuoRec", {}), ("DuoRec", {"train_on": "causal"}), ("FTRagRec", {})]
+)
+def test_models_and_loaders_keep_offsets(tiny_settings, model, more):
+    """What needs histories takes those of a batch, or the offsets: a table [R, L] is gigabytes."""
+    config = ExtConfig(model, "tiny", config_dict={**tiny_settings, **more, "mask_history": True})
+    loaders = create_loaders(config, create_dataset(config))
+    net = config.model_class(config, loaders[0].dataset)
+    for loader in loaders:
+        assert len(list(loader)) == len(loader)
+        assert isinstance(histories_of(loader.dataset.inter_feat, "item_id_list"), Histories)
+    n_rows = len(loaders[0].dataset)
+    assert not any(buffer.dim() > 1 and len(buffer) == n_rows for buffer in net.buffers())
 
 
 def test_numerical_features(rich):
