@@ -24,7 +24,9 @@ from torch import Tensor
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.data.rows import histories_of
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.modules.histories import Histories, Windows
 from recbole_ext.modules.losses import info_nce, item_cross_entropy
 from recbole_ext.modules.sampling import SameTargetSampler
 from recbole_ext.modules.transformer import SASEncoder, trim
@@ -43,8 +45,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
 
     dataset_class = PrefixDataset
     history_fields = ()
-    item_seq_rows: Tensor
-    len_rows: Tensor
+    row_items: Tensor
+    row_start: Tensor
+    row_stop: Tensor
     target_rows: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -125,17 +128,20 @@ class DuoRec(ExtRecommender, SequentialRecommender):
     def _keep_rows(self, dataset: Any) -> None:
         """Keep the training rows, of which same-target views are drawn, outside the state dict."""
         rows = dataset.inter_feat
-        seq, length, target = (
-            rows[f] for f in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.POS_ITEM_ID)
-        )
-        self.register_buffer("item_seq_rows", seq.to(torch.int32), persistent=False)  # [R, L]
-        self.register_buffer("len_rows", length, persistent=False)  # [R]
+        length, target = rows[self.ITEM_SEQ_LEN], rows[self.POS_ITEM_ID]  # [R] each
+        item_seq = Histories.of(histories_of(rows, self.ITEM_SEQ), length)
+        items, windows = item_seq.values.to(torch.int32), item_seq.windows
+        self.register_buffer("row_items", items, persistent=False)  # [M + 1]
+        self.register_buffer("row_start", windows.start, persistent=False)  # [R]
+        self.register_buffer("row_stop", windows.stop, persistent=False)  # [R]
         self.register_buffer("target_rows", target, persistent=False)  # [R]
         self.same_target = SameTargetSampler(target)
 
     def _encode_rows(self, row_id: Tensor) -> Tensor:
         """Encode training rows by their ids: [B] -> [B, D]."""
-        return self.encoder(self.item_seq_rows[row_id], self.len_rows[row_id])
+        windows = Windows(self.row_start, self.row_stop, self.max_seq_length).take(row_id)
+        item_seq = Histories(self.row_items, windows)[...]  # [B, L]
+        return self.encoder(item_seq, windows.length)
 
     def _prefix_losses(self, interaction: Any) -> Losses:
         """One row, one prediction."""

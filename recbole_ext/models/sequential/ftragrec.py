@@ -24,6 +24,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.data.rows import histories_of
 from recbole_ext.data.vocabulary import vocabulary_hash
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.explanation import Neighbour, describe_neighbours
@@ -313,7 +314,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
     def _rows_of(self, dataset: Any) -> MemoryRows:
         rows = dataset.inter_feat
         return MemoryRows(
-            rows[self.ITEM_SEQ],
+            histories_of(rows, self.ITEM_SEQ),
             rows[self.ITEM_SEQ_LEN],
             rows[self.POS_ITEM_ID],
             rows[self.USER_ID],
