@@ -8,7 +8,7 @@ batch size and settings are those of ``properties/model/DuoRec.yaml``. RecBole's
 some steps of the epoch, drawn at random, and its seconds are scaled up.
 
     python -m benchmarks.training_epoch --model=SASRec --dataset=ml-100k
-    python -m benchmarks.training_epoch --model=DuoRec --dataset=amazon-beauty --data_path=shared/data
+    python -m benchmarks.training_epoch --model=DuoRec --dataset=amazon-beauty --data_path=data
 """
 
 from __future__ import annotations
