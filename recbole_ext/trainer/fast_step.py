@@ -30,7 +30,7 @@ class UnreadLoss(Tensor):
     way it adds up tensors, in float64 as Python does.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def item(self) -> Any:
         """Return the value as a float64 tensor."""
