@@ -1,6 +1,6 @@
 """The softmax over a large catalogue: loss and gradients of one batch, three ways.
 
-Ours, in chunks; ``F.cross_entropy`` of all logits, as RecBole's models do it; ours over 1000 sampled
+Ours, in chunks; ``F.cross_entropy`` of all logits, as in RecBole's models; ours over 1000 sampled
 items. 2048 rows, 200,000 items, width 64.
 
     python -m benchmarks.item_softmax

@@ -72,6 +72,8 @@ def _layer(theirs: Any) -> TransformerLayer:
 class ByLength:
     """For models that encode each history for itself: ``forward(item_seq[, item_seq_len])``."""
 
+    leaves_out = "padding"
+
     def forward(self, item_seq: Tensor, *lengths: Tensor) -> Tensor:
         """Return what RecBole's forward returns, [B, D]."""
         encode = super().forward  # type: ignore[misc]
@@ -83,6 +85,8 @@ class ByLength:
 
 class LastState(ByLength):
     """... whose Transformers are read at the last item only."""
+
+    leaves_out = "padding and states that are not read"
 
     def forward(self, item_seq: Tensor, *lengths: Tensor) -> Tensor:
         """Return what RecBole's forward returns, [B, D]."""
@@ -109,6 +113,8 @@ class LastState(ByLength):
 class Trimmed:
     """For models that read states at several positions: ``forward(item_seq, ...) -> [B, L, D]``."""
 
+    leaves_out = "shared padding"
+
     def forward(self, item_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the states of RecBole's forward, and zeros where all rows are padding."""
         used = (item_seq != 0).any(0)  # [L]
@@ -119,6 +125,8 @@ class Trimmed:
 
 class ItemSoftmax:
     """For models with RecBole's usual loss, a softmax over ``item_embedding``."""
+
+    leaves_out = "the matrix of all logits"
 
     def calculate_loss(self: Any, interaction: Any) -> Tensor:
         """Return RecBole's loss without all of its logits at once."""
@@ -173,10 +181,16 @@ def accelerated(model: Any, config: Any) -> Any:
             f"accelerate: {name} is not among the models that it is tested for "
             f"({', '.join(TESTED)}); leave it out"
         )
+    parts: Any = TESTED[name]
+    logging.getLogger().info(
+        "accelerate: %s with faster layers and dropout%s",
+        name,
+        "".join(f", without {part.leaves_out}" for part in parts),
+    )
     _replace(model)
-    if TESTED[name]:
+    if parts:
         names = {"__module__": __name__, "__doc__": theirs.__doc__}
-        model.__class__ = type(theirs.__name__, (*reversed(TESTED[name]), theirs), names)
+        model.__class__ = type(theirs.__name__, (*reversed(parts), theirs), names)
     return model
 
 

@@ -90,6 +90,8 @@ class MultiHeadAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         p = self.attn_dropout_prob if self.training else 0.0
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q.dtype)  # lower under autocast
         if p == 0.0 or q.device.type != "cpu":
             return F.scaled_dot_product_attention(
                 q, k, v, mask, dropout_p=p, is_causal=mask is None

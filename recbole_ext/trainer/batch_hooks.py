@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.trainer.fast_step import NAN_CHECK_STEPS, fuse, read, unread
+from recbole_ext.trainer.prefetch import OnDevice
 from recbole_ext.types import Losses, TrainState, UserError
 
 
@@ -41,6 +42,8 @@ class BatchHooks(Trainer):
         show_progress: bool = False,
     ) -> Any:
         self.state.optimizer = self.optimizer  # RecVAE's trainer has one for each half
+        if self.device.type == "cuda":
+            train_data = OnDevice(train_data, self.device)
         handle = self.optimizer.register_step_post_hook(self._after_step)
         try:
             with self._clip_after_unscale():

@@ -18,6 +18,7 @@ from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.models.accelerate import TESTED, accelerated
 from recbole_ext.modules import transformer
 from recbole_ext.modules.dropout import Dropout
+from recbole_ext.quick_start import load_run, run
 from recbole_ext.types import UserError
 
 FEATURES = {"item": ["item_id", "class", "release_year"]}
@@ -115,6 +116,26 @@ def test_dropout_is_ours_and_leaves_the_parameters_alone(name, tiny_settings):
     first, second = ours.calculate_loss(batch), ours.calculate_loss(batch)
     torch.manual_seed(0)
     assert torch.equal(ours.calculate_loss(batch), first) and not torch.equal(first, second)
+
+
+def test_a_run_says_what_it_leaves_out_and_its_checkpoint_is_recboles(
+    tiny_settings, tmp_path, caplog
+):
+    settings = {**tiny_settings, **SMALL, "accelerate": True, "output_dir": str(tmp_path / "run")}
+    del settings["embedding_size"]
+    with caplog.at_level(logging.INFO):
+        result = run("SASRec", "tiny", config_dict=settings)
+    assert "padding" in caplog.text
+    config, train, theirs = build("SASRec", tiny_settings)
+    saved = torch.load(tmp_path / "run" / "best.pt", weights_only=True)["state_dict"]
+    theirs.load_state_dict(saved)
+    ours = accelerated(copy.deepcopy(theirs), config)
+    batch = next(iter(train))
+    torch.testing.assert_close(
+        ours.eval().full_sort_predict(batch), theirs.eval().full_sort_predict(batch)
+    )
+    again = load_run(result["folder"]).model  # for a report, with the run's own settings
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in saved.items())
 
 
 def test_it_is_off_by_default_and_suggested_in_one_line(tiny_settings, caplog):

@@ -10,6 +10,7 @@ from torch import nn
 
 from recbole_ext.trainer import batch_hooks, fast_step
 from recbole_ext.trainer.fast_step import UnreadLoss, fuse, read
+from recbole_ext.trainer.prefetch import OnDevice
 from recbole_ext.types import UserError
 from tests.trainer.training import prepare
 
@@ -90,6 +91,22 @@ def test_a_loss_that_is_no_number_is_found_in_the_sum(tiny_settings, tmp_path):
     trainer.state.step = 2 * fast_step.NAN_CHECK_STEPS
     with pytest.raises(UserError, match="not a number"):
         trainer._check_nan(elsewhere)
+
+
+def test_batches_on_their_way_are_the_loaders_batches(tiny_settings, tmp_path, monkeypatch):
+    """``pin_memory`` needs CUDA, hence a stand-in here."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(1) or self)
+    loader = prepare("SASRec", tiny_settings, tmp_path / "run").train
+    wrapped = OnDevice(loader, torch.device("cpu"))
+    assert len(wrapped) == len(loader) and wrapped.sampler is loader.sampler
+    state = loader.generator.get_state()
+    expected = list(loader)
+    loader.generator.set_state(state)
+    for found, batch in zip(wrapped, expected, strict=True):
+        assert len(found) == len(batch) and found.columns == batch.columns
+        assert all(torch.equal(found[name], batch[name]) for name in batch.columns)
+    assert pinned
 
 
 @pytest.mark.parametrize("contrast", ["us_x", "us"])
