@@ -13,13 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.dataloader import (
+    FullSortEvalDataLoader,
+    NegSampleEvalDataLoader,
+    TrainDataLoader,
+)
 from recbole.data.dataset import Dataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_ext.data.builtin_datasets import OURS
+from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.cache import cached
 from recbole_ext.data.cells import bad_cell
 from recbole_ext.data.check import check_files
@@ -91,6 +96,10 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if train_class is not None and not isinstance(train_class, type):
         train_class = train_class(config)
     train_class = train_class or get_dataloader(config, "train")
+    is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    buckets = is_sequential and config["accelerate"] and config["bucket_window"]
+    if buckets and train_class is TrainDataLoader:
+        train_class = BucketedTrainDataLoader
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         kg_sampler = KGSampler(dataset, negatives["distribution"], negatives["alpha"])

@@ -13,6 +13,7 @@ padding item out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
 from recbole_ext.data.rows import histories_of
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.modules.histories import Histories, Windows
+from recbole_ext.modules.item_softmax import ItemProposal, sampled_cross_entropy
 from recbole_ext.modules.losses import info_nce, item_cross_entropy
 from recbole_ext.modules.sampling import SameTargetSampler
 from recbole_ext.modules.transformer import SASEncoder, trim
@@ -36,6 +38,8 @@ CHOICES = {
     "contrast": ("us_x", "un", "su", "us"),
     "sim": ("dot", "cos"),
     "train_on": ("prefix", "causal"),
+    "softmax": ("full", "sampled"),
+    "sampled_by": ("uniform", "popularity"),
 }
 """Settings that take one of a few words."""
 
@@ -60,6 +64,8 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         self.lmd = config["lmd"]
         self.lmd_sem = config["lmd_sem"]
         self.mask_same_target = config["mask_same_target"]
+        self.softmax_memory = config["softmax_memory"]
+        self.n_sampled = config["n_sampled"] if config["softmax"] == "sampled" else None
         self.encoder = SASEncoder(
             n_items=self.n_items,
             hidden_size=config["hidden_size"],
@@ -74,6 +80,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
             initializer_range=config["initializer_range"],
         )
         self._keep_rows(dataset)
+        if self.n_sampled:
+            counts = torch.bincount(self.target_rows, minlength=self.n_items)  # [N]
+            self.proposal = ItemProposal(counts, config["sampled_by"])
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
@@ -83,6 +92,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
                 raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}")
         if config["temperature"] <= 0:
             raise UserError(f"temperature: {config['temperature']} must be greater than 0")
+        for key in ("n_sampled", "softmax_memory"):
+            if config[key] <= 0:
+                raise UserError(f"{key}: {config[key]} must be greater than 0")
         contrast, dropouts = config["contrast"], ("hidden_dropout_prob", "attn_dropout_prob")
         if contrast != "su" and not any(config[key] for key in dropouts):
             raise UserError(
@@ -149,8 +161,7 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         item_seq = trim(interaction[self.ITEM_SEQ], lengths)  # [B, L]
         embedded = self.encoder.embed(item_seq)  # [B, L, D], shared by h and h'
         h = self.encoder.encode_embedded(embedded, lengths)  # [B, D]
-        item_weight = self.encoder.item_embedding.weight  # [N, D]
-        rec = item_cross_entropy(h, item_weight, interaction[self.POS_ITEM_ID])
+        rec = self._next_item(h, interaction[self.POS_ITEM_ID])
         again = partial(self.encoder.encode_embedded, embedded, lengths)
         return {"rec": rec, **self._contrast(h, again, interaction[ROW_ID])}
 
@@ -164,10 +175,20 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         # The rows of a window stand just before the one that carries it.
         row_id = (interaction[ROW_ID][:, None] - back)[scored]  # [P]
         h = states[scored]  # [P, D]
-        rec = item_cross_entropy(h, self.encoder.item_embedding.weight, self.target_rows[row_id])
+        rec = self._next_item(h, self.target_rows[row_id])
         drawn = torch.randperm(len(h), device=h.device)[: len(states)]  # [B]
         rows = row_id[drawn]  # [B]
         return {"rec": rec, **self._contrast(h[drawn], lambda: self._encode_rows(rows), rows)}
+
+    def _next_item(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of states [B, D] and the items [B] that follow them."""
+        item_weight = self.encoder.item_embedding.weight  # [N, D]
+        if not self.n_sampled:
+            return item_cross_entropy(h, item_weight, targets, self.softmax_memory)
+        sampled, log_q = self.proposal(self.n_sampled)  # [S], [S]
+        return sampled_cross_entropy(
+            h, item_weight, targets, sampled, log_q + math.log(self.n_sampled)
+        )
 
     def _contrast(self, h: Tensor, view: Callable[[], Tensor], row_id: Tensor) -> Losses:
         """Return the weighted contrastive losses of some training rows.
