@@ -71,6 +71,8 @@ def sign_flip_p(differences: np.ndarray, n_resamples: int = 10_000, seed: int = 
 
     Args:
         differences: One model's value less the other's, by user, [U].
+        n_resamples: Sign patterns to draw, and the most to enumerate.
+        seed: Seed of the draws.
     """
     differences = np.asarray(differences, dtype=float)
     differences = differences[differences != 0]  # their sign changes nothing
