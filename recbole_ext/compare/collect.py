@@ -32,7 +32,7 @@ class Done:
     def not_reproduced(self) -> dict[str, tuple[float, float]]:
         """Return metric -> (result's, users' mean) where the two differ by more than rounding.
 
-        Ties make them differ: the ranks share the middle of tied places, RecBole takes either.
+        Ties can make them differ: here tied items share the middle place, topk takes any.
         """
         means = self.users.mean()
         both = {n: (v, float(means[n])) for n, v in self.result["test"].items() if n in means}

@@ -15,7 +15,7 @@ from recbole_ext.compare.statistics import bootstrap_interval, holm, sign_flip_p
 from recbole_ext.run_folder import write_text
 
 _STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;
-margin:auto;padding:1rem}div{overflow-x:auto}table{border-collapse:collapse}
+margin:auto;padding:1rem}div{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}
 td,th{padding:.2rem .6rem;border-bottom:1px solid #8886;text-align:left}
 td{overflow-wrap:anywhere}svg{max-width:100%;height:auto;fill:currentColor}"""
 
@@ -104,7 +104,10 @@ def _dataset(done: list[Done]) -> list[tuple[str, Any]]:
         for m, u in averaged.items()
     }
     warnings = [
-        ("p", f"{one.model}, seed {one.seed}: users' mean and result.json differ (ties): {bad}")
+        (
+            "p",
+            f"{one.model}, seed {one.seed}: metrics of result.json and the users' mean differ (tied scores?): {bad}",
+        )
         for one in done
         if (bad := one.not_reproduced())
     ]
