@@ -130,7 +130,9 @@ def _part(
 def _compare(
     first: tuple[str, dict[str, Any]] | None, model: str, settings: dict[str, Any], dataset: str
 ) -> None:
-    for key in EQUAL_KEYS if first else ():
+    if first is None:
+        return
+    for key in EQUAL_KEYS:
         if settings.get(key) != first[1].get(key):
             raise UserError(
                 f"{key} on {dataset} is {first[1].get(key)} for {first[0]} and "

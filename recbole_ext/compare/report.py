@@ -106,7 +106,7 @@ def _dataset(done: list[Done]) -> list[tuple[str, Any]]:
     warnings = [
         (
             "p",
-            f"{one.model}, seed {one.seed}: metrics of result.json and the users' mean differ (tied scores?): {bad}",
+            f"{one.model}, seed {one.seed}: result.json and users' means differ (ties?): {bad}",
         )
         for one in done
         if (bad := one.not_reproduced())
