@@ -26,6 +26,8 @@ MIB = 1 << 20
 class Clock:
     """Measures the seconds and the added peak memory of its ``with`` block.
 
+    Where the processor's seconds stay far below the seconds, something else was running.
+
     ``share`` is the part of the work that was done inside, for ways that are too slow to do all of
     it: 4 of 64 steps are a share of 1/16, and the seconds are multiplied accordingly. ``notes``
     holds whatever else a way wants to report, such as a metric that must agree.
@@ -33,17 +35,19 @@ class Clock:
 
     share: float = 1.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     added_mib: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __enter__(self) -> Clock:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         self._before = _memory("VmRSS")
-        self._began = time.perf_counter()
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.seconds += (time.perf_counter() - self._began) / self.share
+        self.cpu_seconds += (time.process_time() - self._cpu_began) / self.share
         self.added_mib = max(self.added_mib, _memory("VmHWM") - self._before)
 
 
@@ -62,10 +66,11 @@ def side_by_side(title: str, ways: dict[str, Way], rounds: int, target: float | 
     found: dict[str, list[Clock]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in ways.items():
-            clock = _in_process(way)
+            clock = _in_process(name, way)
             found[name].append(clock)
             print(
-                f"  round {number + 1}/{rounds}  {name}: {clock.seconds:.3f} s, "
+                f"  round {number + 1}/{rounds}  {name}: {clock.seconds:.3f} s "
+                f"({clock.cpu_seconds:.3f} of the processor), "
                 f"{clock.added_mib:+.0f} MiB {clock.notes or ''}",
                 flush=True,
             )
@@ -74,34 +79,35 @@ def side_by_side(title: str, ways: dict[str, Way], rounds: int, target: float | 
 
 def _table(title: str, found: dict[str, list[Clock]], target: float | None) -> str:
     ours, *_ = found.values()
-    seconds, added = _medians(ours)
+    seconds, _, added = _medians(ours)
     lines = [
         f"### {title}",
         "",
-        "| way | seconds (median of "
-        f"{len(ours)}) | lowest - highest | added peak MiB | seconds / ours | memory / ours |",
-        "|---|---|---|---|---|---|",
+        f"| way | seconds (median of {len(ours)}) | lowest - highest | processor seconds "
+        "| added peak MiB | seconds / ours | memory / ours |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, clocks in found.items():
         spent = [clock.seconds for clock in clocks]
-        median, memory = _medians(clocks)
+        median, cpu, memory = _medians(clocks)
         lines.append(
-            f"| {name} | {median:.3f} | {min(spent):.3f} - {max(spent):.3f} | {memory:.0f} "
-            f"| {median / seconds:.1f} | {memory / max(added, 1.0):.1f} |"
+            f"| {name} | {median:.3f} | {min(spent):.3f} - {max(spent):.3f} | {cpu:.3f} "
+            f"| {memory:.0f} | {median / seconds:.1f} | {memory / max(added, 1.0):.1f} |"
         )
     if target is not None:
         lines += ["", f"to reach: {target:g}"]
     return "\n".join([*lines, "", f"_{machine()}_", ""])
 
 
-def _medians(clocks: list[Clock]) -> tuple[float, float]:
+def _medians(clocks: list[Clock]) -> tuple[float, float, float]:
     return (
         statistics.median(clock.seconds for clock in clocks),
+        statistics.median(clock.cpu_seconds for clock in clocks),
         statistics.median(clock.added_mib for clock in clocks),
     )
 
 
-def _in_process(way: Way) -> Clock:
+def _in_process(name: str, way: Way) -> Clock:
     """Run one way in a fresh process, so that no cache and no memory of another helps it."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -112,7 +118,7 @@ def _in_process(way: Way) -> Clock:
         clock = receiver.recv()
     except EOFError:
         process.join()
-        raise SystemExit(f"{way.__name__} ended with exit code {process.exitcode}") from None
+        raise SystemExit(f"{name} ended with exit code {process.exitcode}") from None
     process.join()
     return clock
 

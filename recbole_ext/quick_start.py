@@ -22,6 +22,8 @@ from recbole_ext.data.check import check_files
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
+from recbole_ext.malloc import keep_freed_memory
+from recbole_ext.models.accelerate import accelerated
 from recbole_ext.run_folder import Phases
 from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_checkpoint
 from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
@@ -63,6 +65,8 @@ _WARM_START_KEYS = {
 """Settings that only models with a warm start read, and their defaults."""
 
 _PLACE_KEYS = {
+    "accelerate",
+    "malloc_tuning",
     "output_dir",
     "data_path",
     "checkpoint_dir",
@@ -270,8 +274,11 @@ class Run:
         """Build model and trainer, and arm the resume where there is one."""
         config = self.config
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+        if config["malloc_tuning"] and config["device"].type == "cpu":
+            keep_freed_memory()
         with self.phases("model"), _bad_settings_of(config):
-            self.model = config.model_class(config, self.train_data._dataset).to(config["device"])
+            model = config.model_class(config, self.train_data._dataset).to(config["device"])
+            self.model = accelerated(model, config)
             trainer = build_trainer(
                 config, self.model, self.folder, self.callbacks, self.vocabulary
             )

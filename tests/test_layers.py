@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 LAYERS = (
-    ("types", "interfaces", "schedules", "paths", "atomic", "compat", "_standins"),
+    ("types", "interfaces", "schedules", "paths", "atomic", "malloc", "compat", "_standins"),
     ("modules", "index", "features"),
     (
         "data",

@@ -7,17 +7,24 @@ read unless the user asked for one.
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.dataloader import (
+    FullSortEvalDataLoader,
+    NegSampleEvalDataLoader,
+    TrainDataLoader,
+)
 from recbole.data.dataset import Dataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
+from recbole_ext.data.bucketing import BucketedTrainDataLoader
+from recbole_ext.data.builtin_datasets import OURS
 from recbole_ext.data.cache import cached
 from recbole_ext.data.cells import bad_cell
 from recbole_ext.data.check import check_files
@@ -40,13 +47,17 @@ _EVAL_LOADERS = {
 
 
 def dataset_class(config: Any) -> type:
-    """Return the model's own dataset class, else RecBole's by model name, else by model type."""
+    """Return the model's own dataset class, else RecBole's by model name, else by model type.
+
+    RecBole's classes have our steps in them (``builtin_datasets.py``).
+    """
     own = getattr(config.model_class, "dataset_class", None)
     if own is not None:
         return own
     module = importlib.import_module("recbole.data.dataset")
     fallback = _BY_TYPE.get(config["MODEL_TYPE"], "Dataset")
-    return getattr(module, f"{config['model']}Dataset", None) or getattr(module, fallback)
+    theirs = getattr(module, f"{config['model']}Dataset", None) or getattr(module, fallback)
+    return OURS.get(theirs, theirs)
 
 
 def create_dataset(config: Any) -> Any:
@@ -79,12 +90,16 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             f"dataset '{config['dataset']}': the training split is empty; every user needs at "
             "least 3 interactions for leave-one-out, and see eval_args"
         )
-    with _said_of(config):
+    with _said_of(config), _uncollected():
         samplers = create_samplers(config, dataset, built)
     train_class = getattr(config.model_class, "train_loader_class", None)
     if train_class is not None and not isinstance(train_class, type):
         train_class = train_class(config)
     train_class = train_class or get_dataloader(config, "train")
+    is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    buckets = is_sequential and config["accelerate"] and config["bucket_window"]
+    if buckets and train_class is TrainDataLoader:
+        train_class = BucketedTrainDataLoader
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         kg_sampler = KGSampler(dataset, negatives["distribution"], negatives["alpha"])
@@ -105,7 +120,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
 
 def _load(config: Any) -> Any:
-    with _said_of(config), _no_missing_times(config):
+    with _said_of(config), _no_missing_times(config), _uncollected():
         return dataset_class(config)(config)
 
 
@@ -129,6 +144,18 @@ def _no_missing_times(config: Any) -> Iterator[None]:
         yield
     finally:
         Dataset._fill_nan = fill_nan
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put garbage collection off: what RecBole makes by the thousand here, such as sets, stays."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

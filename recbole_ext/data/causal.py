@@ -16,6 +16,8 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
+from recbole_ext.data.rows import histories_of
+from recbole_ext.modules.histories import Histories
 from recbole_ext.types import UserError
 
 N_SCORED = "n_scored"
@@ -23,7 +25,11 @@ N_SCORED = "n_scored"
 
 
 def causal_windows(
-    users: Tensor, item_seq: Tensor, lengths: Tensor, targets: Tensor, stride: int = 1
+    users: Tensor,
+    item_seq: Tensor | Histories,
+    lengths: Tensor,
+    targets: Tensor,
+    stride: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Group training rows into windows.
 
@@ -78,7 +84,7 @@ class CausalTrainDataLoader(BucketedTrainDataLoader):
         feat = dataset.inter_feat
         rows, n_scored = causal_windows(
             feat[dataset.uid_field],
-            feat[dataset.item_id_list_field],
+            histories_of(feat, dataset.item_id_list_field),
             feat[dataset.item_list_length_field],
             feat[dataset.iid_field],
             stride,

@@ -9,6 +9,7 @@ import torch
 from recbole.sampler import RepeatableSampler
 from torch import Tensor
 
+from recbole_ext.data.rows import histories_of
 from recbole_ext.types import UserError
 
 
@@ -36,9 +37,10 @@ class History:
         users, items = [], []
         for number, split in enumerate(built[: phase + 1]):
             feat = split.inter_feat
-            first = feat[split.item_list_length_field] == 1
+            first = (feat[split.item_list_length_field] == 1).nonzero().flatten()  # [rows]
             users.append(feat[split.uid_field][first])
-            items.append(feat[split.iid_field + split.config["LIST_SUFFIX"]][first, 0])
+            item_seq = histories_of(feat, split.iid_field + split.config["LIST_SUFFIX"])  # [R, L]
+            items.append(item_seq[first, torch.zeros_like(first)])
             if number < phase:
                 users.append(feat[split.uid_field])
                 items.append(feat[split.iid_field])

@@ -1,4 +1,4 @@
-"""RecBole's sequential rows, built with array operations and numbered."""
+"""RecBole's sequential rows as offsets into the interactions, and ours, which are numbered."""
 
 from __future__ import annotations
 
@@ -11,20 +11,69 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
+from recbole_ext.data.fast_dataset import FastDataset
+from recbole_ext.data.rows import Lengths, Targets, UnsplitRows
+from recbole_ext.modules.histories import Histories, Windows
+
 ROW_ID = "row_id"
 """Field that numbers the training rows from 0; -1 in the other splits."""
 
-GATHER_ROWS = 1 << 16
-"""Rows that are gathered at a time, which bounds the memory for indices."""
+
+class PrefixAugmentation(FastDataset):
+    """Mixin before ``SequentialDataset``: the same rows in the same order, as offsets.
+
+    One row for each (user, prefix, next item). RecBole copies every prefix of every column; here a
+    row says where its history begins in the sorted interactions, and a batch gathers it. A model
+    may say whose histories it reads beside the items' (``history_fields``, see ``models/base.py``);
+    those of other fields are left out.
+    """
+
+    def data_augmentation(self) -> None:
+        """Replace the interactions by one row for each prefix, as RecBole's method does."""
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        if not self._is_sorted():
+            self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        columns = self.inter_feat.interaction
+        found = prefix_windows(columns[self.uid_field].numpy(), self.max_item_list_len)
+        start, target = map(torch.from_numpy, found)  # 2 x [R]
+        windows = Windows(start, target, self.max_item_list_len)
+        kept = {field: padded(values) for field, values in columns.items()}  # [M + 1, ...] each
+        rows: dict[str, Any] = {field: Targets(values, windows) for field, values in kept.items()}
+        rows[self.item_list_length_field] = Lengths(start, windows)
+        histories = self._history_columns(kept)
+        rows.update({field: Histories(values, windows) for field, values in histories.items()})
+        self.inter_feat = UnsplitRows(rows, windows)
+
+    def _is_sorted(self) -> bool:
+        """Tell whether the interactions stand by user and, within a user, by time."""
+        users, times = (self.inter_feat[field] for field in (self.uid_field, self.time_field))
+        later = users[1:] > users[:-1]  # [M - 1]
+        same = users[1:] == users[:-1]  # [M - 1]
+        return times.dim() == 1 and bool((later | (same & (times[1:] >= times[:-1]))).all())
+
+    def _history_columns(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return those [M + 1, ...] whose histories the rows have, by the names of these."""
+        keys = getattr(self.config.model_class, "history_fields", None)
+        read = None if keys is None else {self.iid_field, *(self.config[key] for key in keys)}
+        found = {}
+        for field, values in columns.items():
+            if field == self.uid_field:
+                continue
+            list_field = getattr(self, f"{field}_list_field")
+            if read is None or field in read:
+                found[list_field] = values
+            else:  # RecBole has announced it
+                for properties in (self.field2type, self.field2source, self.field2seqlen):
+                    properties.pop(list_field, None)
+        return found
 
 
-class PrefixDataset(SequentialDataset):
-    """``SequentialDataset`` with the same rows in the same order, in a fraction of the time.
+class PrefixDataset(PrefixAugmentation, SequentialDataset):
+    """``SequentialDataset`` whose rows carry :data:`ROW_ID` besides.
 
-    One row for each (user, prefix, next item). A model may say whose histories it reads beside the
-    items' (``history_fields``, see ``models/base.py``); those of other fields are left out. The
-    rows of each split also carry :data:`ROW_ID`: a row's place in the training split, which
-    memories, samplers and exclusion rules refer to.
+    That is a row's place in the training split, which memories, samplers and exclusion rules refer
+    to.
     """
 
     inter_feat: Any
@@ -39,31 +88,10 @@ class PrefixDataset(SequentialDataset):
             split.inter_feat.update(Interaction({ROW_ID: row_id}))
         return splits
 
-    def data_augmentation(self) -> None:
-        """Replace the interactions by one row for each prefix, as RecBole's method does."""
-        self._aug_presets()
-        self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
-        start, target = prefix_windows(
-            self.inter_feat[self.uid_field].numpy(), self.max_item_list_len
-        )  # 2 x [R]
-        rows = self.inter_feat[target]
-        lists: dict[str, Any] = {self.item_list_length_field: torch.from_numpy(target - start)}
-        keys = getattr(self.config.model_class, "history_fields", None)
-        read = None if keys is None else {self.iid_field, *(self.config[key] for key in keys)}
-        for field in self.inter_feat:
-            if field == self.uid_field:
-                continue
-            list_field = getattr(self, f"{field}_list_field")
-            if read is None or field in read:
-                lists[list_field] = gather_windows(
-                    self.inter_feat[field], start, target, self.max_item_list_len
-                )
-            else:  # RecBole has announced it
-                for properties in (self.field2type, self.field2source, self.field2seqlen):
-                    properties.pop(list_field, None)
-        rows.update(Interaction(lists))
-        self.inter_feat = rows
+
+def padded(values: Tensor) -> Tensor:
+    """Return a column [M, ...] with the padding behind it, [M + 1, ...]."""
+    return torch.cat([values, values.new_zeros((1, *values.shape[1:]))])
 
 
 def prefix_windows(users: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,31 +105,9 @@ def prefix_windows(users: np.ndarray, max_length: int) -> tuple[np.ndarray, np.n
         ``(start, target)``, int64, one entry for each interaction that is not its user's first: the
         history is ``start[r]:target[r]``.
     """
-    is_first = np.ones(len(users), dtype=bool)
+    is_first = np.ones(len(users), dtype=bool)  # [M]
     is_first[1:] = users[1:] != users[:-1]
-    place = np.arange(len(users))
-    first_of_user = np.maximum.accumulate(np.where(is_first, place, 0))
-    target = place[~is_first]
-    return np.maximum(first_of_user[target], target - max_length), target
-
-
-def gather_windows(values: Tensor, start: np.ndarray, stop: np.ndarray, max_length: int) -> Tensor:
-    """Return ``values[start[r]:stop[r]]``, padded with zeros on the right, for every r.
-
-    Args:
-        values: [M, ...].
-        start: First index of each window [R].
-        stop: Index after the last one [R].
-        max_length: Length L of the result; no window is longer.
-
-    Returns:
-        [R, L, ...] of the dtype of ``values``.
-    """
-    out = values.new_zeros((len(start), max_length, *values.shape[1:]))  # [R, L, ...]
-    offset = torch.arange(max_length)  # [L]
-    for begin in range(0, len(start), GATHER_ROWS):
-        part = slice(begin, begin + GATHER_ROWS)
-        index = torch.from_numpy(start[part])[:, None] + offset  # [r, L]
-        real = index < torch.from_numpy(stop[part])[:, None]  # [r, L]
-        out[part][real] = values[index[real]]
-    return out
+    first = np.flatnonzero(is_first)  # [users]
+    size = np.diff(first, append=len(users))  # [users]
+    target = np.flatnonzero(~is_first)  # [R]
+    return np.maximum(np.repeat(first, size - 1), target - max_length), target

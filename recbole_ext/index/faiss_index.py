@@ -119,7 +119,8 @@ class FaissIndex:
         similarity = torch.full((len(keys), k), float("-inf"))  # [B, K]
         ids = torch.full((len(keys), k), MISSING)  # [B, K]
         short = torch.arange(len(keys))  # queries still to be answered
-        fetch = min(2 * k, self.n_rows)
+        widest = int((excluded[:, 1] - excluded[:, 0]).max()) if len(excluded) else 0
+        fetch = min(k + min(k, max(widest, 0)), self.n_rows)  # often no query comes out short
         while len(short):
             found_sim, found_ids = self._fetch(keys[short], fetch)  # [b, fetch] each
             exhausted = (found_ids == MISSING).any(1)  # [b], more would not come of fetching more

@@ -50,8 +50,8 @@ class MultiHeadAttention(nn.Module):
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.out_dropout = Dropout(hidden_dropout_prob)
 
-    def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
-        """Attend causally.
+    def forward(self, x: Tensor, last: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attend causally, or as a mask says.
 
         Padding stands on the right, hence every key that a real position may see under the causal
         mask is real, and no padding mask is needed; what comes out at padded positions is never
@@ -60,17 +60,20 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: [B, L, D].
             last: Positions [B] to attend from, or ``None`` for all of them.
+            mask: Added to the attention scores [B, 1, L or 1, L], instead of the causal mask.
 
         Returns:
             [B, L, D], or [B, 1, D] with ``last``.
         """
         if last is None:
             q, k, v = self._project(x, self.query, self.key, self.value)  # 3 x [B, H, L, D/H]
-            mask = None
         else:
             k, v = self._project(x, self.key, self.value)  # 2 x [B, H, L, D/H]
-            seen = torch.arange(x.size(1), device=x.device) <= last.unsqueeze(1)  # [B, L]
-            mask = seen[:, None, None, :]  # [B, 1, 1, L]
+            if mask is None:
+                seen = torch.arange(x.size(1), device=x.device) <= last.unsqueeze(1)  # [B, L]
+                mask = seen[:, None, None, :]  # [B, 1, 1, L]
+            elif mask.size(2) > 1:
+                mask = gather_positions(mask[:, 0], last)[:, None, None, :]  # [B, 1, 1, L]
             x = gather_positions(x, last).unsqueeze(1)  # [B, 1, D]
             (q,) = self._project(x, self.query)  # [B, H, 1, D/H]
         context = self._attend(q, k, v, mask)  # [B, H, L or 1, D/H]
@@ -87,6 +90,8 @@ class MultiHeadAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         p = self.attn_dropout_prob if self.training else 0.0
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q.dtype)  # lower under autocast
         if p == 0.0 or q.device.type != "cpu":
             return F.scaled_dot_product_attention(
                 q, k, v, mask, dropout_p=p, is_causal=mask is None
@@ -97,8 +102,11 @@ class MultiHeadAttention(nn.Module):
             mask = torch.ones(
                 q.size(-2), k.size(-2), dtype=torch.bool, device=q.device
             ).tril()  # [L, L]
-        probs = scores.masked_fill(~mask, -math.inf).softmax(-1)  # [B, H, L or 1, L]
-        return dropout(probs, p) @ v  # [B, H, L or 1, D/H]
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, -math.inf)  # [B, H, L or 1, L]
+        else:
+            scores = scores + mask  # [B, H, L or 1, L]
+        return dropout(scores.softmax(-1), p) @ v  # [B, H, L or 1, D/H]
 
 
 class FeedForward(nn.Module):
@@ -148,9 +156,12 @@ class TransformerLayer(nn.Module):
             hidden_size, inner_size, hidden_dropout_prob, hidden_act, layer_norm_eps
         )
 
-    def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
-        """Map [B, L, D] to [B, L, D], or to [B, 1, D] when only ``last`` [B] are wanted."""
-        return self.feed_forward(self.multi_head_attention(x, last))
+    def forward(self, x: Tensor, last: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map [B, L, D] to [B, L, D], or to [B, 1, D] when only ``last`` [B] are wanted.
+
+        ``mask`` [B, 1, L or 1, L] is added to the attention scores instead of the causal mask.
+        """
+        return self.feed_forward(self.multi_head_attention(x, last, mask))
 
 
 def gather_positions(x: Tensor, positions: Tensor) -> Tensor:

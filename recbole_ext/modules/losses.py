@@ -8,22 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_ext.modules.item_softmax import chunked_cross_entropy
 from recbole_ext.types import UserError
 
 
-def item_cross_entropy(states: Tensor, item_weight: Tensor, targets: Tensor) -> Tensor:
+def item_cross_entropy(
+    states: Tensor, item_weight: Tensor, targets: Tensor, memory_mib: float = 64.0
+) -> Tensor:
     """Softmax cross-entropy over all items but the padding item 0.
 
     Args:
         states: [B, D].
         item_weight: Item embeddings [N, D]; row 0 is the padding item and takes no part.
         targets: Item ids [B] in 1..N-1.
+        memory_mib: MiB of logits to hold at once; what comes out does not depend on it.
 
     Returns:
         Mean over the batch, a scalar.
     """
-    logits = states @ item_weight[1:].T  # [B, N - 1]
-    return F.cross_entropy(logits, targets - 1)
+    return chunked_cross_entropy(states, item_weight[1:], targets - 1, memory_mib)
 
 
 def info_nce(
@@ -58,7 +61,10 @@ def info_nce(
     if sim == "cos":
         z = F.normalize(z, dim=1)
     n = len(view_a)
-    logits = z @ z.T / temperature  # [2B, 2B]
+    logits = z @ z.T  # [2B, 2B]
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()  # under autocast the product is of low precision; no softmax is
+    logits = logits / temperature  # [2B, 2B]
     hidden = torch.eye(
         2 * n, dtype=torch.bool, device=z.device
     )  # [2B, 2B], a row is not its own candidate

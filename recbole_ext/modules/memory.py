@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_ext.modules.histories import Histories
+
 if TYPE_CHECKING:
     from recbole_ext.index.interface import Index
 
@@ -33,7 +35,8 @@ class MemoryRows:
     """What the memory is made of, before any encoding.
 
     Args:
-        item_seq: Histories [R, L], padded with 0 on the right; kept, not copied.
+        item_seq: Histories [R, L], padded with 0 on the right, or what stands for them; kept, not
+            copied.
         item_seq_len: [R].
         targets: The item that followed [R].
         users: [R].
@@ -47,7 +50,7 @@ class MemoryRows:
 
     def __init__(
         self,
-        item_seq: Tensor,
+        item_seq: Tensor | Histories,
         item_seq_len: Tensor,
         targets: Tensor,
         users: Tensor,
@@ -87,14 +90,18 @@ class MemoryRows:
 
     def extended(self, other: MemoryRows) -> MemoryRows:
         """Return these rows followed by ``other``'s; the ids of these rows stay."""
-        mine, theirs = self.by_row_id(), other.by_row_id()
+        mine, *columns = self.by_row_id()
+        theirs, *others = other.by_row_id()
         times = None
         if self.times is not None and other.times is not None:
             times = torch.cat([self.times, other.times])  # [R + rows of other]
-        item_seq, item_seq_len, targets, users = map(torch.cat, zip(mine, theirs, strict=True))
+        item_seq = Histories.of(mine, self.item_seq_len).followed_by(
+            Histories.of(theirs, other.item_seq_len)
+        )
+        item_seq_len, targets, users = map(torch.cat, zip(columns, others, strict=True))
         return MemoryRows(item_seq, item_seq_len, targets, users, times)
 
-    def by_row_id(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def by_row_id(self) -> tuple[Tensor | Histories, Tensor, Tensor, Tensor]:
         """Return item_seq [R, L], item_seq_len, targets and users [R] in the order of row ids."""
         return self.item_seq, self.item_seq_len, self.targets[self.place], self.users[self.place]
 

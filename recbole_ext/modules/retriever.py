@@ -47,7 +47,7 @@ class Retriever(nn.Module):
         self,
         hidden_size: int,
         n_layers: int = 1,
-        inner_size: int = 256,
+        inner_size: int = 64,
         temperature: float = 0.07,
         learn_temperature: bool = True,
     ) -> None:

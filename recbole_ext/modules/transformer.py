@@ -7,7 +7,7 @@ that is read out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from recbole_ext.modules.attention import TransformerLayer
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.types import UserError
 
-CHUNK_ROWS = 64
-"""Rows that :meth:`SASEncoder.forward` encodes together on a CPU."""
+CHUNK_ITEMS = 3200
+"""Items, padding included, that are encoded together on a CPU: what fits its caches."""
 
 
 class TransformerBlocks(nn.Module):
@@ -146,18 +146,52 @@ class SASEncoder(nn.Module):
         Returns:
             [B, D].
         """
-        if item_seq.device.type != "cpu" or len(item_seq) <= CHUNK_ROWS:
-            item_seq = trim(item_seq, item_seq_len)  # [B, longest]
-            return self.encode_embedded(self.embed(item_seq), item_seq_len)
-        # On a CPU padding costs as much as items do: encode rows of like length together.
-        order = item_seq_len.argsort(stable=True)  # [B]
-        parts = [
-            self.encode_embedded(
-                self.embed(trim(item_seq[rows], item_seq_len[rows])), item_seq_len[rows]
-            )
-            for rows in order.split(CHUNK_ROWS)
-        ]
-        return torch.cat(parts)[order.argsort()]  # [B, D]
+        return by_length(self._encode, item_seq, item_seq_len)
+
+    def _encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        return self.encode_embedded(self.embed(item_seq), item_seq_len)  # [B, D]
+
+
+def by_length(
+    encode: Callable[[Tensor, Tensor], Tensor], item_seq: Tensor, item_seq_len: Tensor
+) -> Tensor:
+    """Encode sequences without most of their padding.
+
+    On a CPU padding costs as much as items do, and what is larger than its caches costs more: rows
+    of like length are encoded together, few enough for the caches. Elsewhere the padding that all
+    rows share is cut off.
+
+    Args:
+        encode: Maps ([b, longest], [b]) to [b, ...], each row for itself.
+        item_seq: [B, L], padded with 0 on the right.
+        item_seq_len: [B], each in 1..L.
+
+    Returns:
+        [B, ...], the rows in the order of ``item_seq``.
+    """
+    if item_seq.device.type != "cpu" or item_seq.numel() <= CHUNK_ITEMS:
+        return encode(trim(item_seq, item_seq_len), item_seq_len)
+    order = item_seq_len.argsort(stable=True)  # [B], short ones first
+    item_seq, item_seq_len = item_seq[order], item_seq_len[order]
+    parts = [
+        encode(trim(seq, lengths), lengths)
+        for seq, lengths in zip(
+            *(x.split(_chunk_rows(item_seq_len.tolist())) for x in (item_seq, item_seq_len)),
+            strict=True,
+        )
+    ]
+    return torch.cat(parts)[order.argsort()]  # [B, ...]
+
+
+def _chunk_rows(lengths: list[int]) -> list[int]:
+    """Return how many rows to encode together; ``lengths`` ascend."""
+    sizes, begin, last = [], 0, len(lengths) - 1
+    while begin <= last:
+        at_most = max(1, CHUNK_ITEMS // lengths[begin])
+        rows = max(1, CHUNK_ITEMS // lengths[min(last, begin + at_most - 1)])
+        sizes.append(min(rows, last + 1 - begin))
+        begin += sizes[-1]
+    return sizes
 
 
 def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.trainer.fast_step import NAN_CHECK_STEPS, fuse, read, unread
+from recbole_ext.trainer.prefetch import OnDevice
 from recbole_ext.types import Losses, TrainState, UserError
 
 
@@ -27,6 +29,11 @@ class BatchHooks(Trainer):
     clip_grad_norm: dict[str, Any] | None
     _loss_sums: dict[str, tuple[Any, int]]
 
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super()._build_optimizer(**kwargs)
+        is_ours = isinstance(self.model, ExtRecommender)
+        return fuse(optimizer) if is_ours or self.config["accelerate"] else optimizer
+
     def _train_epoch(
         self,
         train_data: Any,
@@ -35,14 +42,19 @@ class BatchHooks(Trainer):
         show_progress: bool = False,
     ) -> Any:
         self.state.optimizer = self.optimizer  # RecVAE's trainer has one for each half
+        if self.device.type == "cuda":
+            train_data = OnDevice(train_data, self.device)
         handle = self.optimizer.register_step_post_hook(self._after_step)
         try:
             with self._clip_after_unscale():
-                return super()._train_epoch(
+                total = super()._train_epoch(
                     train_data, epoch_idx, self._hooked(loss_func), show_progress
                 )
         finally:
             handle.remove()
+        total = read(total)
+        self._refuse_nan(sum(total) if isinstance(total, tuple) else total)
+        return total
 
     def _hooked(self, loss_func: Callable | None) -> Callable[[Any], Any]:
         """Return a loss function that calls the hooks around RecBole's or the model's own."""
@@ -67,12 +79,12 @@ class BatchHooks(Trainer):
             self.callbacks.run("on_loss", state)
             self._count(state.losses)
             if not named and not reweighted:
-                return raw  # RecBole's own object, so that its sums are RecBole's to the bit
+                return unread(raw)  # RecBole's own, so that its sums are RecBole's to the bit
             losses = tuple(state.losses.values())
             if state.skip:  # RecBole's loop wants something to go back from: a zero of nobody's
                 nothing = torch.zeros_like(losses[0], requires_grad=True)
                 losses = (losses[0] + nothing, *losses[1:])
-            return losses if len(losses) > 1 else losses[0]
+            return unread(losses if len(losses) > 1 else losses[0])
 
         return hooked
 
@@ -116,7 +128,13 @@ class BatchHooks(Trainer):
             handle.remove()
 
     def _check_nan(self, loss: Tensor) -> None:
-        if torch.isnan(loss):
+        if loss.device.type == "cpu":
+            self._refuse_nan(loss)
+        elif self.state.step % NAN_CHECK_STEPS == 0:  # a sum stays what it has become
+            self._refuse_nan(sum(value for value, _ in self._loss_sums.values()))
+
+    def _refuse_nan(self, loss: Any) -> None:
+        if loss != loss:
             hint = (
                 "(last.pt holds the epoch before)" if self.state.epoch else "and look at the data"
             )

@@ -9,7 +9,10 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
 from recbole_ext.config import Config as ExtConfig
-from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, gather_windows, prefix_windows
+from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset, prefix_windows
+from recbole_ext.data.rows import histories_of
+from recbole_ext.modules.histories import Histories
 
 HEADER = "user_id:token item_id:token timestamp:float rating:float tags:token_seq parts:float_seq"
 
@@ -101,6 +104,21 @@ def test_a_model_names_further_histories_by_their_settings(rich, monkeypatch):
     assert lists == {"item_id_list", "timestamp_list"}
 
 
+@pytest.mark.parametrize(
+    ("model", "more"), [("DuoRec", {}), ("DuoRec", {"train_on": "causal"}), ("FTRagRec", {})]
+)
+def test_models_and_loaders_keep_offsets(tiny_settings, model, more):
+    """What needs histories takes those of a batch, or the offsets: a table [R, L] is gigabytes."""
+    config = ExtConfig(model, "tiny", config_dict={**tiny_settings, **more, "mask_history": True})
+    loaders = create_loaders(config, create_dataset(config))
+    net = config.model_class(config, loaders[0].dataset)
+    for loader in loaders:
+        assert len(list(loader)) == len(loader)
+        assert isinstance(histories_of(loader.dataset.inter_feat, "item_id_list"), Histories)
+    n_rows = len(loaders[0].dataset)
+    assert not any(buffer.dim() > 1 and len(buffer) == n_rows for buffer in net.buffers())
+
+
 def test_numerical_features(rich):
     """RecBole gives float columns named here two values, the index and the number."""
     more = {**ALL_COLUMNS, "numerical_features": ["rating"]}
@@ -145,17 +163,6 @@ def test_prefix_windows(max_length):
     assert list(zip(start.tolist(), target.tolist(), strict=True)) == naive_windows(
         users, max_length
     )
-
-
-def test_gather_windows(monkeypatch):
-    monkeypatch.setattr("recbole_ext.data.prefix_dataset.GATHER_ROWS", 2)
-    values = torch.arange(1, 13).view(6, 2)
-    start, stop = np.array([0, 2, 3, 5, 0]), np.array([1, 5, 5, 6, 3])
-    found = gather_windows(values, start, stop, 4)
-    for r in range(5):
-        length = stop[r] - start[r]
-        assert torch.equal(found[r, :length], values[start[r] : stop[r]])
-        assert (found[r, length:] == 0).all()
 
 
 @pytest.mark.slow

@@ -182,7 +182,8 @@ def test_recall_counts_what_is_missing():
 
 def test_auto_is_exact_up_to_a_size_and_ivf_above(monkeypatch):
     monkeypatch.setattr(build, "EXACT_ROWS", 100)
-    assert isinstance(build_index(vectors(100), "auto"), BruteForceIndex)
+    up_to_it = build_index(vectors(100), "auto")
+    assert isinstance(up_to_it, FaissIndex) and up_to_it.kind == "exact"
     above = build_index(vectors(101), "auto")
     assert isinstance(above, FaissIndex) and above.kind == "ivf"
 

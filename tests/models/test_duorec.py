@@ -28,6 +28,11 @@ class TestDuoRecCausal(ModelContract):
     settings = {"train_on": "causal", "train_batch_size": 16}
 
 
+class TestDuoRecSampled(ModelContract):
+    model = "DuoRec"
+    settings = {"softmax": "sampled", "sampled_by": "popularity", "n_sampled": 20}
+
+
 def build(tiny_data_path, tmp_path, **settings):
     """Return model and loaders; tiny data, no dropout unless it is asked for."""
     contract = TestDuoRec()
@@ -216,6 +221,17 @@ def test_contrast_of_windows(tiny_data_path, tmp_path, contrast, options):
     assert_contrast(losses, views, contrast, options, feat[net.POS_ITEM_ID][rows])
 
 
+@pytest.mark.parametrize("sampled_by", ["uniform", "popularity"])
+@pytest.mark.parametrize("train_on", ["prefix", "causal"])
+def test_a_large_sample_gives_the_full_softmax(tiny_data_path, tmp_path, train_on, sampled_by):
+    sampled = {"softmax": "sampled", "n_sampled": 100_000, "sampled_by": sampled_by}
+    full, (loader, _, _) = build(tiny_data_path, tmp_path, train_on=train_on)
+    net, _ = build(tiny_data_path, tmp_path, train_on=train_on, **sampled)
+    batch = next(iter(loader))
+    found, expected = (each.losses(batch)["rec"].item() for each in (net, full))
+    assert found == pytest.approx(expected, rel=0.01)
+
+
 def test_training_rows_are_not_saved(tiny_data_path, tmp_path):
     net, _ = build(tiny_data_path, tmp_path)
     parameters = {name for name, _ in net.named_parameters()}
@@ -228,6 +244,10 @@ def test_training_rows_are_not_saved(tiny_data_path, tmp_path):
         ({"contrast": "both"}, "contrast"),
         ({"sim": "euclid"}, "sim"),
         ({"train_on": "users"}, "train_on"),
+        ({"softmax": "half"}, "softmax"),
+        ({"softmax": "sampled", "sampled_by": "zipf"}, "sampled_by"),
+        ({"softmax": "sampled", "n_sampled": 0}, "n_sampled"),
+        ({"softmax_memory": 0.0}, "softmax_memory"),
         ({"temperature": 0.0}, "temperature"),
         ({"n_heads": 3}, "n_heads"),
         ({"hidden_act": "mish"}, "hidden_act"),

@@ -412,7 +412,7 @@ def test_label_log_prob_is_the_softmax_of_the_states():
 @pytest.mark.parametrize("policy", ["user", "row_and_later"])
 def test_recall_is_of_the_neighbours_that_a_row_may_find(policy):
     """An index that answers 0 and 1 to all; the right answers by a loop over the other rows."""
-    made = keeper(index_kind="exact", policy=policy)
+    made = keeper(index_kind="ivf", policy=policy)
     shake(made.modules["view"])
     memory = made.scoring()
     memory.index.search = lambda queries, k, excluded=None: (

@@ -104,7 +104,7 @@ def test_states_are_recboles_at_every_real_position():
 def test_each_row_is_encoded_as_if_it_were_alone(monkeypatch):
     torch.manual_seed(0)
     _, ours = pair()
-    monkeypatch.setattr(transformer, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(transformer, "CHUNK_ITEMS", 20)
     item_seq, lengths = random_sequences(rows=23, seed=5)
     alone = [ours(item_seq[i : i + 1, :n], n.view(1)) for i, n in enumerate(lengths)]
     torch.testing.assert_close(ours(item_seq, lengths), torch.cat(alone), atol=1e-5, rtol=1e-5)

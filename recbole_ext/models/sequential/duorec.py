@@ -13,6 +13,7 @@ padding item out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,7 +25,10 @@ from torch import Tensor
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.data.rows import histories_of
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.modules.histories import Histories, Windows
+from recbole_ext.modules.item_softmax import ItemProposal, sampled_cross_entropy
 from recbole_ext.modules.losses import info_nce, item_cross_entropy
 from recbole_ext.modules.sampling import SameTargetSampler
 from recbole_ext.modules.transformer import SASEncoder, trim
@@ -34,6 +38,8 @@ CHOICES = {
     "contrast": ("us_x", "un", "su", "us"),
     "sim": ("dot", "cos"),
     "train_on": ("prefix", "causal"),
+    "softmax": ("full", "sampled"),
+    "sampled_by": ("uniform", "popularity"),
 }
 """Settings that take one of a few words."""
 
@@ -43,8 +49,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
 
     dataset_class = PrefixDataset
     history_fields = ()
-    item_seq_rows: Tensor
-    len_rows: Tensor
+    row_items: Tensor
+    row_start: Tensor
+    row_stop: Tensor
     target_rows: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -57,6 +64,8 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         self.lmd = config["lmd"]
         self.lmd_sem = config["lmd_sem"]
         self.mask_same_target = config["mask_same_target"]
+        self.softmax_memory = config["softmax_memory"]
+        self.n_sampled = config["n_sampled"] if config["softmax"] == "sampled" else None
         self.encoder = SASEncoder(
             n_items=self.n_items,
             hidden_size=config["hidden_size"],
@@ -71,6 +80,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
             initializer_range=config["initializer_range"],
         )
         self._keep_rows(dataset)
+        if self.n_sampled:
+            counts = torch.bincount(self.target_rows, minlength=self.n_items)  # [N]
+            self.proposal = ItemProposal(counts, config["sampled_by"])
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
@@ -80,6 +92,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
                 raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}")
         if config["temperature"] <= 0:
             raise UserError(f"temperature: {config['temperature']} must be greater than 0")
+        for key in ("n_sampled", "softmax_memory"):
+            if config[key] <= 0:
+                raise UserError(f"{key}: {config[key]} must be greater than 0")
         contrast, dropouts = config["contrast"], ("hidden_dropout_prob", "attn_dropout_prob")
         if contrast != "su" and not any(config[key] for key in dropouts):
             raise UserError(
@@ -125,17 +140,20 @@ class DuoRec(ExtRecommender, SequentialRecommender):
     def _keep_rows(self, dataset: Any) -> None:
         """Keep the training rows, of which same-target views are drawn, outside the state dict."""
         rows = dataset.inter_feat
-        seq, length, target = (
-            rows[f] for f in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.POS_ITEM_ID)
-        )
-        self.register_buffer("item_seq_rows", seq.to(torch.int32), persistent=False)  # [R, L]
-        self.register_buffer("len_rows", length, persistent=False)  # [R]
+        length, target = rows[self.ITEM_SEQ_LEN], rows[self.POS_ITEM_ID]  # [R] each
+        item_seq = Histories.of(histories_of(rows, self.ITEM_SEQ), length)
+        items, windows = item_seq.values.to(torch.int32), item_seq.windows
+        self.register_buffer("row_items", items, persistent=False)  # [M + 1]
+        self.register_buffer("row_start", windows.start, persistent=False)  # [R]
+        self.register_buffer("row_stop", windows.stop, persistent=False)  # [R]
         self.register_buffer("target_rows", target, persistent=False)  # [R]
         self.same_target = SameTargetSampler(target)
 
     def _encode_rows(self, row_id: Tensor) -> Tensor:
         """Encode training rows by their ids: [B] -> [B, D]."""
-        return self.encoder(self.item_seq_rows[row_id], self.len_rows[row_id])
+        windows = Windows(self.row_start, self.row_stop, self.max_seq_length).take(row_id)
+        item_seq = Histories(self.row_items, windows)[...]  # [B, L]
+        return self.encoder(item_seq, windows.length)
 
     def _prefix_losses(self, interaction: Any) -> Losses:
         """One row, one prediction."""
@@ -143,8 +161,7 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         item_seq = trim(interaction[self.ITEM_SEQ], lengths)  # [B, L]
         embedded = self.encoder.embed(item_seq)  # [B, L, D], shared by h and h'
         h = self.encoder.encode_embedded(embedded, lengths)  # [B, D]
-        item_weight = self.encoder.item_embedding.weight  # [N, D]
-        rec = item_cross_entropy(h, item_weight, interaction[self.POS_ITEM_ID])
+        rec = self._next_item(h, interaction[self.POS_ITEM_ID])
         again = partial(self.encoder.encode_embedded, embedded, lengths)
         return {"rec": rec, **self._contrast(h, again, interaction[ROW_ID])}
 
@@ -158,10 +175,20 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         # The rows of a window stand just before the one that carries it.
         row_id = (interaction[ROW_ID][:, None] - back)[scored]  # [P]
         h = states[scored]  # [P, D]
-        rec = item_cross_entropy(h, self.encoder.item_embedding.weight, self.target_rows[row_id])
+        rec = self._next_item(h, self.target_rows[row_id])
         drawn = torch.randperm(len(h), device=h.device)[: len(states)]  # [B]
         rows = row_id[drawn]  # [B]
         return {"rec": rec, **self._contrast(h[drawn], lambda: self._encode_rows(rows), rows)}
+
+    def _next_item(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of states [B, D] and the items [B] that follow them."""
+        item_weight = self.encoder.item_embedding.weight  # [N, D]
+        if not self.n_sampled:
+            return item_cross_entropy(h, item_weight, targets, self.softmax_memory)
+        sampled, log_q = self.proposal(self.n_sampled)  # [S], [S]
+        return sampled_cross_entropy(
+            h, item_weight, targets, sampled, log_q + math.log(self.n_sampled)
+        )
 
     def _contrast(self, h: Tensor, view: Callable[[], Tensor], row_id: Tensor) -> Losses:
         """Return the weighted contrastive losses of some training rows.

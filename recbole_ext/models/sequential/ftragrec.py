@@ -24,6 +24,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.data.rows import histories_of
 from recbole_ext.data.vocabulary import vocabulary_hash
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.explanation import Neighbour, describe_neighbours
@@ -232,11 +233,19 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         rows, n_rows = valid_data._dataset.inter_feat, self.calibrate_users
         if mix.mix != "probability":
             n_rows = max(n_rows // 10, min(n_rows, FEWEST_ROWS))
-        places = torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()  # [n]
+        rows = rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()]  # n rows
         self.eval()
+        queries = rows.to(self.item_weight.device)
+        h, memory = self.encode(queries), self.keeper.scoring()  # [n, D]
+        # all at once: an index searches for many queries in less time each
+        similarity, near = self._search(h, queries, memory, mix.top_k)  # [n, top_k] each
+        size = min(CALIBRATE_ROWS, max(1, CALIBRATE_CELLS // self.n_items))
         parts = [
-            calibration.ndcg(self._ranks(rows[part], choices, valid_data), CUTOFF)
-            for part in places.split(min(CALIBRATE_ROWS, max(1, CALIBRATE_CELLS // self.n_items)))
+            calibration.ndcg(
+                self._ranks(rows[part], h[part], similarity[part], near[part], choices, valid_data),
+                CUTOFF,
+            )
+            for part in torch.arange(len(rows)).split(size)
         ]  # of [choices, b]
         self.train(was_training)
         quality = torch.cat(parts, dim=1).double().mean(1)  # [choices]
@@ -305,7 +314,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
     def _rows_of(self, dataset: Any) -> MemoryRows:
         rows = dataset.inter_feat
         return MemoryRows(
-            rows[self.ITEM_SEQ],
+            histories_of(rows, self.ITEM_SEQ),
             rows[self.ITEM_SEQ_LEN],
             rows[self.POS_ITEM_ID],
             rows[self.USER_ID],
@@ -358,19 +367,33 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         parts = items.split(found.bincount(minlength=len(batch)).tolist())  # B x [items]
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)  # [B, L]
 
-    def _ranks(self, batch: Any, choices: Sequence[calibration.Choice], valid_data: Any) -> Tensor:
-        """Return the rank of each target under each choice, [choices, B]."""
-        hidden, device = self._hidden(batch, valid_data), self.item_weight.device
-        batch = batch.to(device)
-        mix, h, memory = self.retrieval, self.encode(batch), self.keeper.scoring()
-        similarity, near = self._search(h, batch, memory, mix.top_k)  # [B, top_k] each
+    def _ranks(
+        self,
+        batch: Any,
+        h: Tensor,
+        similarity: Tensor,
+        near: Tensor,
+        choices: Sequence[calibration.Choice],
+        valid_data: Any,
+    ) -> Tensor:
+        """Return the rank of each target under each choice, [choices, B].
+
+        Args:
+            batch: Validation rows.
+            h: Their states [B, D].
+            similarity: Of their neighbours [B, top_k].
+            near: Places of their neighbours [B, top_k].
+            choices: Ways to mix.
+            valid_data: Validation loader, which may know what its users had.
+        """
+        hidden, mix, memory = self._hidden(batch, valid_data), self.retrieval, self.keeper.scoring()
         found = mix.find(similarity, near, memory, mix.alpha)
         held_out = calibration.HeldOut(
             item_logits(h, self.item_weight),
             similarity.masked_fill(~found.valid, -torch.inf),
             found.targets,
-            batch[self.POS_ITEM_ID],
-            None if hidden is None else hidden.to(device),
+            batch[self.POS_ITEM_ID].to(h.device),
+            None if hidden is None else hidden.to(h.device),
         )
         if held_out.logits.isnan().any() or similarity.isnan().any():
             raise UserError(
