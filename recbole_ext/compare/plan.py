@@ -11,7 +11,7 @@ from typing import Any
 from recbole_ext import __version__
 from recbole_ext.config import Config, read_yaml
 from recbole_ext.data.check import check_files
-from recbole_ext.quick_start import _PLACE_KEYS
+from recbole_ext.quick_start import PLACE_KEYS
 from recbole_ext.types import UserError, suggest
 
 PROTOCOL = {
@@ -141,6 +141,6 @@ def _compare(
 
 
 def _digest(settings: dict[str, Any], after: Path | None) -> str:
-    kept = sorted((k, v) for k, v in settings.items() if k not in _PLACE_KEYS)
+    kept = sorted((k, v) for k, v in settings.items() if k not in PLACE_KEYS)
     text = f"{__version__} {after.name if after else None} {kept!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
