@@ -23,8 +23,9 @@ USAGE = """usage: recbole-ext COMMAND [--key=value ...]
            continue a run:              recbole-ext run --resume=runs/FTRagRec-ml-100k-...
   compare  several models, datasets and seeds, each run as by `run`; goes on where it was stopped:
            recbole-ext compare --models=Pop,BPR,SASRec --datasets=ml-100k --seeds=3
-           with settings by model:     --overrides=file.yaml --output_dir=runs/compare
-           the report once more:       recbole-ext compare --report=runs/compare
+           with settings by model:      --overrides=file.yaml --output_dir=runs/compare
+           with FTRagRec's controls:    --models=DuoRec,FTRagRec --controls
+           the report once more:        recbole-ext compare --report=runs/compare
   explain  the neighbours behind a user's list:
                            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196
   doctor   what is installed, what was repaired, what is missing
@@ -123,9 +124,10 @@ def _run(arguments: list[str]) -> int:
 
 def _compare(arguments: list[str]) -> int:
     names = ("models", "datasets", "seeds", "overrides", "output_dir", "report")
-    options, overrides = _split(arguments, names)
+    controls = "--controls" in arguments
+    options, overrides = _split([one for one in arguments if one != "--controls"], names)
     if "report" in options:
-        if not options["report"] or overrides or len(options) > 1:
+        if not options["report"] or overrides or controls or len(options) > 1:
             raise UserError("--report stands alone: recbole-ext compare --report=<its output_dir>")
         from recbole_ext.compare.report import write_report
 
@@ -141,11 +143,20 @@ def _compare(arguments: list[str]) -> int:
         )
     from recbole_ext.compare.plan import plan, seeds_of
     from recbole_ext.compare.report import write_report
-    from recbole_ext.compare.runner import run_all
+    from recbole_ext.compare.runner import read_dataset, run_all
 
     place = Path(options.get("output_dir") or "runs/compare")
     seeds = seeds_of(options.get("seeds", "3"))
-    runs = plan(models, datasets, seeds, place, options.get("overrides"), overrides)
+    runs = plan(
+        models,
+        datasets,
+        seeds,
+        place,
+        options.get("overrides"),
+        overrides,
+        controls,
+        lambda dataset, config: read_dataset(dataset, config, place),
+    )
     failures = run_all(runs, place)
     print(write_report(place))
     return 1 if failures else 0

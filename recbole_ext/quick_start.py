@@ -356,7 +356,7 @@ class Run:
 
 
 def _n_parameters(model: Any) -> int | None:
-    """Return the number of a model's weights, frozen ones too; ``None`` for XGBoost and its like."""
+    """Return the number of a model's weights, frozen ones too; ``None`` where it has none."""
     parameters = getattr(model, "parameters", None)
     return sum(weight.numel() for weight in parameters()) if parameters else None
 
@@ -399,9 +399,7 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
     settings = {**shared, **own}
     resolved = Config(model, config["dataset"], config_dict=settings).resolved
     digest = hashlib.sha256(f"{__version__} {fingerprint}".encode())
-    digest.update(
-        repr(sorted((k, v) for k, v in resolved.items() if k not in PLACE_KEYS)).encode()
-    )
+    digest.update(repr(sorted((k, v) for k, v in resolved.items() if k not in PLACE_KEYS)).encode())
     folder = Path(config["pretrain_dir"]) / f"{model}-{config['dataset']}-{digest.hexdigest()[:12]}"
     with run_folder.lock(folder):
         if (folder / "result.json").is_file() and (folder / "best.pt").is_file():

@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_ext import __version__
-from recbole_ext.config import Config, read_yaml
+from recbole_ext.compare.controls import Variant, variants_of
+from recbole_ext.compare.protocol import PROTOCOL, TRAINING, refuse_unequal
+from recbole_ext.config import Config, parse_overrides, read_yaml
 from recbole_ext.data.check import check_files
+from recbole_ext.models.accelerate import is_tested
 from recbole_ext.quick_start import PLACE_KEYS
+from recbole_ext.registry import get_model
 from recbole_ext.types import UserError, suggest
-
-PROTOCOL = {
-    "mask_history": False,
-    "eval_args": {
-        "split": {"LS": "valid_and_test"},
-        "order": "TO",
-        "group_by": "user",
-        "mode": "full",
-    },
-}
-"""What RecBole sets by the model's family, and a comparison for all runs."""
-
-EQUAL_KEYS = ("eval_args", "mask_history", "topk", "metrics", "valid_metric")
-"""Settings that all runs on one dataset must share."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run: ``folder`` is named by its settings' digest, ``after`` is its warm start's."""
+    """One run.
 
+    Attributes:
+        name: What the report calls it: the model, or a control's name.
+        model: The model that is run.
+        dataset: Dataset.
+        seed: Seed.
+        settings: Its settings.
+        overrides: The user's ``--key=value``, stronger than all but a control's own.
+        folder: Run folder, named by a digest of settings, data and what it needs.
+        needs: Run folders that must be done before: its warm start's; for ``extends`` the run that
+            goes on, and the one whose epochs are counted.
+        control_of: The model that it is a control of.
+        extends: See :class:`~recbole_ext.compare.controls.Variant`.
+    """
+
+    name: str
     model: str
     dataset: str
     seed: int
     settings: dict[str, Any]
     overrides: tuple[str, ...]
     folder: Path
-    after: Path | None = None
+    needs: tuple[Path, ...] = ()
+    control_of: str | None = None
+    extends: bool = False
 
 
 def seeds_of(text: str) -> list[int]:
@@ -66,8 +73,21 @@ def plan(
     output_dir: Path,
     overrides_file: str | Path | None = None,
     overrides: Sequence[str] = (),
+    controls: bool = False,
+    fingerprint_of: Callable[[str, Config], str] = lambda dataset, config: "",
 ) -> list[Planned]:
-    """Return the runs in their order: warm starts before the models that start from them.
+    """Return the runs in their order: each behind those that it needs.
+
+    Args:
+        models: Models.
+        datasets: Datasets.
+        seeds: Seeds.
+        output_dir: Folder of the comparison.
+        overrides_file: YAML file of settings for all, and by model and dataset.
+        overrides: ``--key=value``.
+        controls: Whether FTRagRec's controls are run too.
+        fingerprint_of: Reads a dataset as these settings have it and returns its fingerprint: a
+            run counts as done with the same data only.
 
     Raises:
         UserError: A model, dataset or key that does not exist, or runs that would not compare.
@@ -75,42 +95,103 @@ def plan(
     given = dict(read_yaml(overrides_file)) if overrides_file else {}
     by_model = _part(given, "models", models, overrides_file)
     by_dataset = _part(given, "datasets", datasets, overrides_file)
+    variants = _in_order(variants_of(models, controls))
+    # it is for some models only, so it cannot go to all as other settings do
+    said = parse_overrides(overrides)
+    accelerate = said.get("accelerate", given.pop("accelerate", True))
+    overrides = tuple(one for one in overrides if not one.startswith("--accelerate="))
     runs: list[Planned] = []
     for dataset in datasets:
-        first: tuple[str, dict[str, Any]] | None = None
+        configs: dict[tuple[str, int], tuple[dict[str, Any], Config]] = {}
         for seed in seeds:
-            started: dict[str, Path] = {}
-            waiting = list(models)
-            while waiting:
-                model = waiting.pop(0)
+            for one in variants:
+                model_class = get_model(one.model)
                 settings = {
                     **PROTOCOL,
+                    **({} if getattr(model_class, "warm_start", None) else TRAINING),
+                    "accelerate": bool(accelerate) and is_tested(model_class),
                     **given,
                     **by_dataset.get(dataset, {}),
-                    **by_model.get(model, {}),
+                    **by_model.get(one.model, {}),
                     "seed": seed,
                 }
-                config = Config(model, dataset, None, settings, overrides)
-                if config["seed"] != seed:
-                    raise UserError("--seed is set by the comparison; give --seeds=1,2,3")
+                settings |= one.settings
+                config = Config(one.model, dataset, None, settings, overrides)
+                _refuse_lost({"seed": seed, **one.settings}, config, one.name)
                 check_files(config)
-                needed = getattr(config.model_class, "warm_start", None)
-                if needed in waiting:
-                    waiting.append(model)
-                    continue
-                after = started.get(needed) if needed else None
-                _compare(first, model, config.resolved, dataset)
-                first = first or (model, config.resolved)
-                name = f"{model}-{dataset}-{seed}-{_digest(config.resolved, after)}"
-                folder = started[model] = output_dir.resolve() / "runs" / name
-                if after:
-                    settings["pretrained_path"] = str(after)
-                elif needed:
-                    settings["pretrain_dir"] = str(output_dir.resolve() / "pretrained")
-                runs.append(
-                    Planned(model, dataset, seed, settings, tuple(overrides), folder, after)
+                first, (_, reference) = next(
+                    iter(configs.items()), ((one.name, seed), ({}, config))
                 )
+                refuse_unequal(first[0], reference.resolved, one.name, config.resolved, dataset)
+                configs[one.name, seed] = settings, config
+        fingerprint = fingerprint_of(dataset, next(iter(configs.values()))[1])
+        runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
     return runs
+
+
+def _of_dataset(
+    dataset: str,
+    variants: Sequence[Variant],
+    configs: Mapping[tuple[str, int], tuple[dict[str, Any], Config]],
+    overrides: Sequence[str],
+    output_dir: Path,
+    fingerprint: str,
+) -> list[Planned]:
+    runs: list[Planned] = []
+    folders: dict[tuple[str, int], Path] = {}
+    by_name = {one.name: one for one in variants}
+    for (variant, seed), (settings, config) in configs.items():
+        one = by_name[variant]
+        wanted = getattr(config.model_class, "warm_start", None)
+        names = [one.model, one.control_of] if one.extends else [wanted]
+        needs = tuple(folders[n, seed] for n in names if n and (n, seed) in folders)
+        digest = _digest(config.resolved, needs, fingerprint, one)
+        name = f"{config['model']}-{dataset}-{seed}-{digest}"
+        folder = folders[one.name, seed] = output_dir.resolve() / "runs" / name
+        if wanted and needs:
+            settings["pretrained_path"] = str(needs[0])
+        elif wanted:
+            settings["pretrain_dir"] = str(output_dir.resolve() / "pretrained")
+        runs.append(
+            Planned(
+                one.name,
+                one.model,
+                dataset,
+                seed,
+                settings,
+                tuple(overrides),
+                folder,
+                needs,
+                one.control_of,
+                one.extends,
+            )
+        )
+    return runs
+
+
+def _in_order(variants: Sequence[Variant]) -> list[Variant]:
+    """Return the variants, those that start from another of them behind it."""
+    names = {one.name for one in variants}
+    ordered: list[Variant] = []
+    waiting = list(variants)
+    while waiting:
+        one = waiting.pop(0)
+        needed = getattr(get_model(one.model), "warm_start", None)
+        if needed in names and needed not in {other.name for other in ordered}:
+            waiting.append(one)
+        else:
+            ordered.append(one)
+    return sorted(ordered, key=lambda one: one.control_of is not None)
+
+
+def _refuse_lost(wanted: Mapping[str, Any], config: Config, name: str) -> None:
+    """Refuse a ``--key=value`` that would take from the comparison what it sets itself."""
+    for key, value in wanted.items():
+        if config[key] != value:
+            hint = (
+                "give --seeds=1,2,3" if key == "seed" else "leave it out, or leave out --controls"
+            )
+            raise UserError(f"--{key} is set by the comparison (for {name}); {hint}")
 
 
 def _part(
@@ -127,20 +208,8 @@ def _part(
     return part
 
 
-def _compare(
-    first: tuple[str, dict[str, Any]] | None, model: str, settings: dict[str, Any], dataset: str
-) -> None:
-    if first is None:
-        return
-    for key in EQUAL_KEYS:
-        if settings.get(key) != first[1].get(key):
-            raise UserError(
-                f"{key} on {dataset} is {first[1].get(key)} for {first[0]} and "
-                f"{settings.get(key)} for {model}: their numbers do not compare; set one for all"
-            )
-
-
-def _digest(settings: dict[str, Any], after: Path | None) -> str:
-    kept = sorted((k, v) for k, v in settings.items() if k not in PLACE_KEYS)
-    text = f"{__version__} {after.name if after else None} {kept!r}"
+def _digest(settings: dict[str, Any], needs: Sequence[Path], fingerprint: str, one: Variant) -> str:
+    # accelerate draws other random numbers, so here it is no matter of where and how
+    kept = sorted((k, v) for k, v in settings.items() if k not in PLACE_KEYS - {"accelerate"})
+    text = f"{__version__} {fingerprint} {[n.name for n in needs]} {one.extends} {kept!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -20,7 +20,7 @@ def per_user(ranks: pd.DataFrame, topk: list[int], user: str = "user_id") -> pd.
 
     Args:
         ranks: One row per positive of the test, with ``rank`` from 1 up.
-        topk: Cut-offs k of recall@k, ndcg@k, mrr@k and hit@k.
+        topk: Cut-offs k of recall@k, ndcg@k, mrr@k, hit@k and precision@k.
         user: Name of the column of users.
     """
     columns = {}
@@ -40,6 +40,7 @@ def per_user(ranks: pd.DataFrame, topk: list[int], user: str = "user_id") -> pd.
             pd.Series(np.where(inside, 1 / ranks["rank"], 0.0), ranks.index).groupby(groups).max()
         )
         columns[f"hit@{k}"] = (found > 0).astype(float)
+        columns[f"precision@{k}"] = found / k
     return pd.DataFrame(columns)
 
 

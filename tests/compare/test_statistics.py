@@ -16,10 +16,10 @@ from recbole_ext.compare.statistics import bootstrap_interval, holm, per_user, s
 def test_metrics_of_hand_worked_users():
     ranks = pd.DataFrame({"user_id": ["a", "b", "b", "c"], "rank": [1, 2, 9, 6]})
     table = per_user(ranks, [5])
-    assert table.loc["a"].tolist() == [1, 1, 1, 1]
+    assert table.loc["a"].tolist() == [1, 1, 1, 1, 0.2]
     gain, ideal = 1 / math.log2(3), 1 + 1 / math.log2(3)
-    assert table.loc["b"].tolist() == pytest.approx([0.5, gain / ideal, 0.5, 1])
-    assert table.loc["c"].tolist() == [0, 0, 0, 0]
+    assert table.loc["b"].tolist() == pytest.approx([0.5, gain / ideal, 0.5, 1, 0.2])
+    assert table.loc["c"].tolist() == [0, 0, 0, 0, 0]
 
 
 def test_interval_is_near_normal_theory():
