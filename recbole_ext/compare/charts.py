@@ -6,7 +6,7 @@ Drawn for 360 units, the width of a phone, so that a letter is there as large as
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 Interval = tuple[float, float, float]
@@ -37,21 +37,31 @@ def bars(title: str, values: Mapping[str, Interval]) -> str:
 
 
 def lines(
-    title: str, x: str, y: str, series: Mapping[str, Sequence[Sequence[tuple[float, float]]]]
+    title: str,
+    x: str,
+    y: str,
+    series: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    names: Sequence[str],
 ) -> str:
-    """Return lines: name -> several of the same colour, each a list of points."""
+    """Return lines: name -> several of the same colour, each a list of points.
+
+    A name has the colour and marker of its place in ``names``, here and in the other charts.
+    """
     points = [p for several in series.values() for line in several for p in line]
     plane, to_x, to_y = _axes(x, y, [p[0] for p in points], [p[1] for p in points], whole=True)
     parts = [plane]
-    for i, several in enumerate(series.values()):
+    for name, several in series.items():
+        i = names.index(name)
         for line in several:
             d = "L".join(f"{to_x(a):.1f} {to_y(b):.1f}" for a, b in line)
             parts.append(f'<path d="M{d}" {_stroke(i)}/>')
             parts.append(_dot(i, to_x(line[-1][0]), to_y(line[-1][1])))
-    return _figure(title, "".join(parts), HEIGHT, list(series))
+    return _figure(title, "".join(parts), HEIGHT, _places(series, names))
 
 
-def scatter(title: str, x: str, y: str, points: Mapping[str, tuple[float, float]]) -> str:
+def scatter(
+    title: str, x: str, y: str, points: Mapping[str, tuple[float, float]], names: Sequence[str]
+) -> str:
     """Return a point per name; x is drawn by its logarithm."""
     exponents = {name: math.log10(max(p[0], 0.1)) for name, p in points.items()}
     low, high = math.floor(min(exponents.values())), math.ceil(max(exponents.values()))
@@ -60,13 +70,18 @@ def scatter(title: str, x: str, y: str, points: Mapping[str, tuple[float, float]
         x, y, ticks, [p[1] for p in points.values()], ticks, lambda e: f"{10**e:,g}"
     )
     parts = [plane]
-    for i, (name, (_, value)) in enumerate(points.items()):
-        parts.append(_dot(i, to_x(exponents[name]), to_y(value), 5))
-    return _figure(title, "".join(parts), HEIGHT, list(points), dots=True)
+    for name, (_, value) in points.items():
+        parts.append(_dot(names.index(name), to_x(exponents[name]), to_y(value), 5))
+    return _figure(title, "".join(parts), HEIGHT, _places(points, names), dots=True)
 
 
 def intervals(
-    title: str, x: str, y: str, groups: Sequence[str], series: Mapping[str, Sequence[Interval]]
+    title: str,
+    x: str,
+    y: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Interval]],
+    names: Sequence[str],
 ) -> str:
     """Return, for each group, a point with its interval per name, and a line at 0."""
     values = [0.0, *(v for several in series.values() for one in several for v in one)]
@@ -79,15 +94,15 @@ def intervals(
         lambda i: groups[round(i)],
     )
     parts = [plane, f'<path d="M{LEFT} {to_y(0):.1f}H{WIDTH - RIGHT}" stroke="currentColor"/>']
-    for i, several in enumerate(series.values()):
-        shift = 0.7 * ((i + 0.5) / len(series) - 0.5)
+    for place, (name, several) in enumerate(series.items()):
+        i, shift = names.index(name), 0.7 * ((place + 0.5) / len(series) - 0.5)
         for group, (mean, low, high) in enumerate(several):
             at = to_x(group + shift)
             parts.append(
                 f'<path d="M{at:.1f} {to_y(low):.1f}V{to_y(high):.1f}" {_stroke(i, False)}/>'
             )
             parts.append(_dot(i, at, to_y(mean)))
-    return _figure(title, "".join(parts), HEIGHT, list(series), dots=True)
+    return _figure(title, "".join(parts), HEIGHT, _places(series, names), dots=True)
 
 
 def _axes(
@@ -141,8 +156,14 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda value: start + (value - low) / span * (end - start)
 
 
+def _form(i: int) -> int:
+    return (i + i // _COLOURS) % len(
+        _DASHES
+    )  # the ninth differs from the first, whose colour it has
+
+
 def _stroke(i: int, dashed: bool = True) -> str:
-    dash = _DASHES[i % len(_DASHES)] if dashed else ""
+    dash = _DASHES[_form(i)] if dashed else ""
     extra = f' stroke-dasharray="{dash}"' if dash else ""
     return f'fill="none" stroke="var(--c{i % _COLOURS})" stroke-width="2"{extra}'
 
@@ -154,22 +175,30 @@ def _dot(i: int, x: float, y: float, size: float = 4) -> str:
         f"M{-size} {-size}h{2 * size}v{2 * size}h{-2 * size}z",
         f"M0 {-1.3 * size}L{1.2 * size} {size}H{-1.2 * size}z",
         f"M0 {-1.4 * size}L{1.4 * size} 0L0 {1.4 * size}L{-1.4 * size} 0z",
-    )[i % 4]
+    )[_form(i)]
     return (
         f'<path transform="translate({x:.1f} {y:.1f})" d="{path}" fill="var(--c{i % _COLOURS})"/>'
     )
 
 
+def _places(shown: Iterable[str], names: Sequence[str]) -> dict[str, int]:
+    return {name: names.index(name) for name in shown}
+
+
 def _figure(
-    title: str, body: str, height: int, names: Sequence[str] = (), dots: bool = False
+    title: str,
+    body: str,
+    height: int,
+    places: Mapping[str, int] | None = None,
+    dots: bool = False,
 ) -> str:
     legend = "".join(
         '<li><svg viewBox="0 0 26 12" aria-hidden="true">'
         + ("" if dots else f'<path d="M0 6H26" {_stroke(i)}/>')
         + f"{_dot(i, 13, 6)}</svg>{escape(name)}</li>"
-        for i, name in enumerate(names)
+        for name, i in (places or {}).items()
     )
-    legend = f'<ul class="legend">{legend}</ul>' if names else ""
+    legend = f'<ul class="legend">{legend}</ul>' if places else ""
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg class="plot" '
         f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{body}</svg>'

@@ -30,11 +30,11 @@ class Variant:
 
 
 CONTROLS = (
-    Variant("DuoRec, as many more epochs", "DuoRec", {}, "FTRagRec", extends=True),
-    Variant("FTRagRec, alpha 0", "FTRagRec", {"calibrate": "none", "alpha": 0.0}, "FTRagRec"),
-    Variant("FTRagRec, random neighbours", "FTRagRec", {"neighbours": "random"}, "FTRagRec"),
+    Variant("DuoRec (as many more epochs)", "DuoRec", {}, "FTRagRec", extends=True),
+    Variant("FTRagRec (alpha 0)", "FTRagRec", {"calibrate": "none", "alpha": 0.0}, "FTRagRec"),
+    Variant("FTRagRec (random neighbours)", "FTRagRec", {"neighbours": "random"}, "FTRagRec"),
     Variant(
-        "FTRagRec, random neighbours, share fixed",
+        "FTRagRec (random neighbours, share fixed)",
         "FTRagRec",
         {"neighbours": "random", "calibrate": "none", "alpha": 0.35, "top_k": 50},
         "FTRagRec",

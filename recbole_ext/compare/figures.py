@@ -40,10 +40,11 @@ def training(data: Analysis) -> list[Block]:
     }
     curves = {name: [c for c in several if c] for name, several in curves.items()}
     curves = {name: several for name, several in curves.items() if several}
+    names = list(data.runs)
     found: list[Block] = []
     if curves:
         title = f"Validation {data.valid_metric} by epoch, a line per seed"
-        found.append(("figure", charts.lines(title, "epoch", data.valid_metric, curves)))
+        found.append(("figure", charts.lines(title, "epoch", data.valid_metric, curves, names)))
     points = {
         name: (
             float(np.mean([one.seconds_in_all for one in runs])),
@@ -53,7 +54,7 @@ def training(data: Analysis) -> list[Block]:
     }
     title = f"Test {data.metric} against training time"
     x = "seconds, warm start included (logarithm)"
-    found.append(("figure", charts.scatter(title, x, data.metric, points)))
+    found.append(("figure", charts.scatter(title, x, data.metric, points, names)))
     return found
 
 
@@ -70,7 +71,7 @@ def gains(data: Analysis, split: Split) -> list[Block]:
         (
             "positives",
             counts,
-            "popularity of the test item",
+            "item popularity",
             "interactions of the item in training",
         ),
     )
@@ -93,7 +94,7 @@ def _gain(
     }
     title = f"Gain in {data.metric} over {data.best} by {what}"
     y = f"gain in {data.metric}, 95 % interval"
-    return [("figure", charts.intervals(title, x, y, list(groups), series))]
+    return [("figure", charts.intervals(title, x, y, list(groups), series, list(data.runs)))]
 
 
 def _interval(values: np.ndarray) -> charts.Interval:

@@ -21,7 +21,8 @@ table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums;
 td,th{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;
 vertical-align:top}
 th{font-weight:600}td{white-space:nowrap}.prose td{white-space:normal;overflow-wrap:anywhere}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1.5rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1.5rem;
+margin:1rem 0}
 figure{margin:0;min-width:0}figcaption{font-weight:600}
 svg{width:100%;max-width:30rem;height:auto;display:block}
 svg text{fill:currentColor;font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}

@@ -99,7 +99,7 @@ def _dataset(data: Analysis, split: Split | None) -> list[Block]:
         ("h3", "Cost"),
         ("table", tables.cost(data)),
         *figures.training(data),
-        ("h3", "What was equal"),
+        ("h3", "What was equal, and what was not"),
         ("table", tables.equal(data)),
     ]
     return blocks

@@ -135,7 +135,7 @@ def equal(data: Analysis) -> Table:
 _LABELS = {
     "epochs": "most epochs",
     "stopping_step": "patience (stopping_step), in validations",
-    "accelerate": "accelerate (the same function, other random numbers than RecBole's)",
+    "accelerate": "accelerate (same function, other random numbers than RecBole's)",
 }
 
 

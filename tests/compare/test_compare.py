@@ -158,7 +158,7 @@ def test_the_warm_start_is_the_run_of_the_comparison(finished):
 
 def test_more_epochs_go_on_from_the_same_run(finished):
     by_name = folders(finished)
-    before, after = (RunLog(by_name[n]) for n in ("DuoRec", "DuoRec, as many more epochs"))
+    before, after = (RunLog(by_name[n]) for n in ("DuoRec", "DuoRec (as many more epochs)"))
     n_more = len(RunLog(by_name["FTRagRec"]).read())
     records = after.read()
     assert records[: len(before.read())] == before.read()
@@ -170,7 +170,7 @@ def test_more_epochs_go_on_from_the_same_run(finished):
 def test_alpha_0_ranks_as_duorec(finished):
     by_name = folders(finished)
     ranks = [
-        pd.read_parquet(by_name[n] / "per_user.parquet") for n in ("DuoRec", "FTRagRec, alpha 0")
+        pd.read_parquet(by_name[n] / "per_user.parquet") for n in ("DuoRec", "FTRagRec (alpha 0)")
     ]
     assert ranks[0].equals(ranks[1])
 
@@ -179,9 +179,9 @@ def test_controls_are_no_baselines(finished):
     data = Analysis(read_runs(finished, read_plan(finished)))
     assert data.best in ("Pop", "BPR", "DuoRec")
     assert len(data.controls_of("FTRagRec")) == 4
-    random = data.runs["FTRagRec, random neighbours, share fixed"][0]
+    random = data.runs["FTRagRec (random neighbours, share fixed)"][0]
     assert random.result["retrieval"]["alpha"] == pytest.approx(0.35)
-    gain = data.gains("FTRagRec, alpha 0", "DuoRec")
+    gain = data.gains("FTRagRec (alpha 0)", "DuoRec")
     assert np.array_equal(gain, np.zeros(30))
 
 
