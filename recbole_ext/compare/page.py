@@ -21,6 +21,8 @@ table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums;
 td,th{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;
 vertical-align:top}
 th{font-weight:600}td{white-space:nowrap}.prose td{white-space:normal;overflow-wrap:anywhere}
+tr>:first-child{position:sticky;left:0;background:canvas;min-width:7.5rem}
+td:first-child,.prose td:first-child{white-space:normal;overflow-wrap:break-word}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1.5rem;
 margin:1rem 0}
 figure{margin:0;min-width:0}figcaption{font-weight:600}

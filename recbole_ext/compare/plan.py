@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_ext import __version__
 from recbole_ext.compare.controls import Variant, variants_of
-from recbole_ext.compare.protocol import PROTOCOL, TRAINING, refuse_unequal
+from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
 from recbole_ext.config import Config, parse_overrides, read_yaml
 from recbole_ext.data.check import check_files
 from recbole_ext.models.accelerate import is_tested
@@ -118,6 +118,7 @@ def plan(
                 settings |= one.settings
                 config = Config(one.model, dataset, None, settings, overrides)
                 _refuse_lost({"seed": seed, **one.settings}, config, one.name)
+                _refuse_no_ranks(config)
                 check_files(config)
                 first, (_, reference) = next(
                     iter(configs.items()), ((one.name, seed), ({}, config))
@@ -192,6 +193,15 @@ def _refuse_lost(wanted: Mapping[str, Any], config: Config, name: str) -> None:
                 "give --seeds=1,2,3" if key == "seed" else "leave it out, or leave out --controls"
             )
             raise UserError(f"--{key} is set by the comparison (for {name}); {hint}")
+
+
+def _refuse_no_ranks(config: Config) -> None:
+    metrics = [str(name).lower() for name in config["metrics"]]
+    if not set(metrics) & set(BY_USER):
+        raise UserError(
+            f"metrics {config['metrics']}: a comparison is of ranks, by user; name one or more of "
+            f"{', '.join(BY_USER)}"
+        )
 
 
 def _part(

@@ -37,6 +37,9 @@ EQUAL_KEYS = (
 )
 """Settings that all runs on one dataset must share."""
 
+BY_USER = ("recall", "ndcg", "mrr", "hit", "precision")
+"""Metrics that the report computes from the ranks, user by user."""
+
 SHOWN_KEYS = (
     "epochs",
     "stopping_step",

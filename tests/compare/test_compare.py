@@ -57,6 +57,8 @@ def test_what_cannot_be_meant_is_refused(overrides, tmp_path):
         planned(["Pop"], "--seed=3")
     with pytest.raises(UserError, match="add DuoRec"):
         planned(["Pop", "FTRagRec"], controls=True)
+    with pytest.raises(UserError, match="a comparison is of ranks"):
+        planned(["Pop"], "--metrics=[AUC]", "--valid_metric=AUC")
     overrides.write_text("models: {BPRR: {epochs: 1}}")
     with pytest.raises(UserError, match="did you mean 'BPR'"):
         planned(["Pop", "BPR"])
@@ -88,6 +90,19 @@ def test_a_run_is_done_with_the_same_data_only(overrides, tmp_path):
         }
 
     assert names("a") == names("a") != names("b")
+
+
+def test_the_commands_own_words(tiny_data_path, overrides, tmp_path, capsys):
+    common = ["compare", "--datasets=tiny", f"--overrides={overrides}"]
+    for more, said in (
+        (["--models="], "compare is written"),
+        (["--models=Pop", "--controls"], "add DuoRec and FTRagRec"),
+        (["--models=Pop", "--report=here"], "--report stands alone"),
+    ):
+        assert main([*common, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["compare", f"--report={tmp_path}"]) == 2
+    assert "no plan.json" in capsys.readouterr().err
 
 
 # ---- the runs
