@@ -58,7 +58,7 @@ def test_what_cannot_be_meant_is_refused(overrides, tmp_path):
     with pytest.raises(UserError, match="add DuoRec"):
         planned(["Pop", "FTRagRec"], controls=True)
     with pytest.raises(UserError, match="a comparison is of ranks"):
-        planned(["Pop"], "--metrics=[AUC]", "--valid_metric=AUC")
+        planned(["Pop"], "--metrics=[ItemCoverage]", "--valid_metric=ItemCoverage@10")
     overrides.write_text("models: {BPRR: {epochs: 1}}")
     with pytest.raises(UserError, match="did you mean 'BPR'"):
         planned(["Pop", "BPR"])
