@@ -18,6 +18,9 @@ from recbole_ext.quick_start import PLACE_KEYS
 from recbole_ext.registry import get_model
 from recbole_ext.types import UserError, suggest
 
+Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
+"""(name, seed) -> its settings, and the Config that they give."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -100,31 +103,34 @@ def plan(
     said = parse_overrides(overrides)
     accelerate = said.get("accelerate", given.pop("accelerate", True))
     overrides = tuple(one for one in overrides if not one.startswith("--accelerate="))
-    runs: list[Planned] = []
-    for dataset in datasets:
-        configs: dict[tuple[str, int], tuple[dict[str, Any], Config]] = {}
+
+    def settings_of(one: Variant, dataset: str, seed: int) -> dict[str, Any]:
+        model_class = get_model(one.model)
+        return {
+            **PROTOCOL,
+            **({} if getattr(model_class, "warm_start", None) else TRAINING),
+            "accelerate": bool(accelerate) and is_tested(model_class),
+            **given,
+            **by_dataset.get(dataset, {}),
+            **by_model.get(one.model, {}),
+            "seed": seed,
+            **one.settings,
+        }
+
+    checked: dict[str, Configs] = {dataset: {} for dataset in datasets}
+    for dataset, configs in checked.items():
         for seed in seeds:
             for one in variants:
-                model_class = get_model(one.model)
-                settings = {
-                    **PROTOCOL,
-                    **({} if getattr(model_class, "warm_start", None) else TRAINING),
-                    "accelerate": bool(accelerate) and is_tested(model_class),
-                    **given,
-                    **by_dataset.get(dataset, {}),
-                    **by_model.get(one.model, {}),
-                    "seed": seed,
-                }
-                settings |= one.settings
+                settings = settings_of(one, dataset, seed)
                 config = Config(one.model, dataset, None, settings, overrides)
                 _refuse_lost({"seed": seed, **one.settings}, config, one.name)
                 _refuse_no_ranks(config)
                 check_files(config)
-                first, (_, reference) = next(
-                    iter(configs.items()), ((one.name, seed), ({}, config))
-                )
-                refuse_unequal(first[0], reference.resolved, one.name, config.resolved, dataset)
                 configs[one.name, seed] = settings, config
+                (first, _), (_, reference) = next(iter(configs.items()))
+                refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
+    runs: list[Planned] = []
+    for dataset, configs in checked.items():
         fingerprint = fingerprint_of(dataset, next(iter(configs.values()))[1])
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
     return runs
@@ -133,7 +139,7 @@ def plan(
 def _of_dataset(
     dataset: str,
     variants: Sequence[Variant],
-    configs: Mapping[tuple[str, int], tuple[dict[str, Any], Config]],
+    configs: Configs,
     overrides: Sequence[str],
     output_dir: Path,
     fingerprint: str,
