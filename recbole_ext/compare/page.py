@@ -11,9 +11,9 @@ Block = tuple[str, Any]
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#d4d7dd;--soft:#5b6270;--accent:#2563eb;
---c0:#2563eb;--c1:#c2570c;--c2:#047857;--c3:#be123c;--c4:#7c3aed;--c5:#0e7490;--c6:#a16207;--c7:#9d174d}
+--c0:#2563eb;--c1:#c2570c;--c2:#047857;--c3:#be123c;--c4:#7c3aed;--c5:#0e7490;--c6:#a16207;--c7:#57534e}
 @media(prefers-color-scheme:dark){:root{--line:#3b4049;--soft:#a5acb8;--accent:#60a5fa;
---c0:#60a5fa;--c1:#fb923c;--c2:#34d399;--c3:#fb7185;--c4:#a78bfa;--c5:#22d3ee;--c6:#facc15;--c7:#f472b6}}
+--c0:#60a5fa;--c1:#fb923c;--c2:#34d399;--c3:#fb7185;--c4:#a78bfa;--c5:#22d3ee;--c6:#facc15;--c7:#a8a29e}}
 body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:auto;padding:1rem}
 h1,h2,h3{line-height:1.2;margin:2rem 0 .5rem}h1{margin-top:.5rem}
 .wide{overflow-x:auto}

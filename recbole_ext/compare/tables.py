@@ -164,14 +164,15 @@ def _calibrated(data: Analysis) -> str:
 
 
 def _by_model(data: Analysis, value: Callable[[Done], Any]) -> str:
-    """Return a value that all runs have, or each with the names that have it."""
+    """Return a value that all runs have, or each with those that have it, the usual one last."""
     names: dict[str, dict[str, None]] = {}
     for name, runs in data.runs.items():
         for one in runs:
             names.setdefault(str(value(one)), {})[name] = None
     if len(names) == 1:
         return f"{next(iter(names))} for all"
-    return "; ".join(f"{value}: {', '.join(who)}" for value, who in names.items())
+    *few, (usual, _) = sorted(names.items(), key=lambda pair: len(pair[1]))
+    return "; ".join([*(f"{what}: {', '.join(who)}" for what, who in few), f"{usual}: the others"])
 
 
 def _all(data: Analysis) -> list[Done]:
