@@ -22,7 +22,7 @@ class Analysis:
         metric: The metric that the differences are of: the one of validation, where it has one by
             user.
         best: Name of the baseline that was best on validation.
-        tied: Name -> metric -> (RecBole's, ours), see :meth:`Done.tied`.
+        tied: Name -> metric -> (RecBole's, ours), means over seeds; see :meth:`Done.tied`.
     """
 
     def __init__(self, done: Sequence[Done]) -> None:
@@ -34,7 +34,7 @@ class Analysis:
         self.valid_metric = str(self.settings["valid_metric"]).lower()
         self.metric = self.valid_metric if self.valid_metric in self.metrics else self.metrics[0]
         self.best = self._best_baseline()
-        self.tied = {one.name: found for one in done if (found := one.tied())}
+        self.tied = {name: both for name, runs in self.runs.items() if (both := _tied(runs))}
 
     def _best_baseline(self) -> str:
         # a model that starts from another is what is compared; the others are its baselines
@@ -84,6 +84,18 @@ class Analysis:
         if not pairs:
             return None
         return np.mean([(ours - other).to_numpy() for ours, other in pairs], axis=0)
+
+
+def _tied(runs: Sequence[Done]) -> dict[str, tuple[float, float]]:
+    """Return the metrics that ties change in one of the runs, and both means over the runs."""
+    names = dict.fromkeys(name for one in runs for name in one.tied())
+    return {
+        name: (
+            float(np.mean([one.result["test"][name] for one in runs])),
+            float(np.mean([one.users[name].mean() for one in runs])),
+        )
+        for name in names
+    }
 
 
 def quartiles(values: np.ndarray) -> Mapping[str, np.ndarray]:
