@@ -23,8 +23,8 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
-from recbole_ext.data.builtin_datasets import OURS
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
+from recbole_ext.data.builtin_datasets import OURS
 from recbole_ext.data.cache import cached
 from recbole_ext.data.cells import bad_cell
 from recbole_ext.data.check import check_files

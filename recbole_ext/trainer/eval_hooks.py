@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recbole_ext.data.candidates import Candidates
+from recbole_ext.data.eval_loaders import FrozenNegativesLoader
 from recbole_ext.trainer import checkpoint
 from recbole_ext.trainer.collector import FastCollector
 from recbole_ext.trainer.processes import GatheringCollector, drop_padding
@@ -48,7 +52,8 @@ class EvalHooks(_Host):
             checkpoint.load_weights(self.model, payload, path)
         if eval_data and not self.config["single_spec"]:
             drop_padding(eval_data)
-        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        with _compact(eval_data):
+            result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         if self.ranks is not None and not self.config["single_spec"]:
             self.ranks.gather()
         return {name: float(value) for name, value in (result or {}).items()}
@@ -65,11 +70,39 @@ class EvalHooks(_Host):
         return interaction, scores, positive_u, positive_i
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        interaction, row_idx = batched_data[:2]
-        _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
-        # value metrics (AUC) take scores [n] of single pairs: nothing is ranked
-        if self.ranks is not None and row_idx is not None and scores.dim() == 2:
+        """Score the candidates, as columns of [B, N]; each history of a compact batch once."""
+        interaction, candidates, positive_u, positive_i = batched_data
+        if isinstance(candidates, Candidates):
+            users, scores = candidates.users, self._scores_of(interaction, candidates)  # [B, N]
+        else:
+            _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
+            # value metrics (AUC) take scores [n] of single pairs: nothing is ranked
+            if self.ranks is None or candidates is None or scores.dim() != 2:
+                return interaction, scores, positive_u, positive_i
             users = torch.empty(scores.shape[0], dtype=torch.long)  # [B]
-            users[row_idx] = interaction[self.config["USER_ID_FIELD"]].cpu()
+            users[candidates] = interaction[self.config["USER_ID_FIELD"]].cpu()
+        if self.ranks is not None:
             self.ranks.add(scores, users, positive_u, positive_i)
         return interaction, scores, positive_u, positive_i
+
+    def _scores_of(self, interaction: Any, candidates: Candidates) -> torch.Tensor:
+        """Return the scores of the candidates, [B, N]; -inf for all other items."""
+        every = self.model.full_sort_predict(interaction.to(self.device))
+        every = every.view(len(interaction), -1)  # [B or P, N]
+        encoded, items = candidates.encoded.to(self.device), candidates.items.to(self.device)
+        scores = every.new_full((len(candidates.users), every.shape[1]), -torch.inf)  # [B, N]
+        scores[candidates.rows.to(self.device), items] = every[encoded, items]
+        return scores
+
+
+@contextmanager
+def _compact(loader: Any) -> Iterator[None]:
+    """Let a sampled evaluation's batches hold each history once, where the model allows it."""
+    if not isinstance(loader, FrozenNegativesLoader) or not loader.can_be_compact:
+        yield
+        return
+    loader.compact = True
+    try:
+        yield
+    finally:
+        loader.compact = False
