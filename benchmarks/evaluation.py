@@ -133,7 +133,7 @@ def _wide(clock: Clock, collector_class: Any) -> None:
 
 
 def _prepare(options: dict[str, Any], accelerate: bool) -> SimpleNamespace:
-    """Build test loader and model, untrained, in evaluation mode; the same weights on both sides."""
+    """Build the test loader and an untrained model, of the same weights on both sides."""
     from recbole.utils import init_seed
 
     import recbole_ext  # noqa: F401 - repairs RecBole on current libraries
