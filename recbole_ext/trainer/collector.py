@@ -10,6 +10,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_ext.modules.hits import hits_of
+from recbole_ext.modules.top import top_items
 
 _OURS = ("rec.items", "rec.topk")
 
@@ -66,7 +67,7 @@ class FastCollector(Collector):
         """Collect a batch: scores [B, N] (or [B] of single pairs), row and item of positives."""
         needed = [key for key in _OURS if self.register.need(key)]
         if needed:
-            _, top = torch.topk(scores_tensor, max(self.topk), dim=-1)  # [B, K]
+            top = top_items(scores_tensor, max(self.topk))  # [B, K]
             if "rec.items" in needed:
                 self.data_struct.update_tensor("rec.items", top)
             if "rec.topk" in needed:
