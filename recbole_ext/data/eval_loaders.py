@@ -56,9 +56,7 @@ class FrozenNegativesLoader(NegSampleEvalDataLoader):
     compact = False
     """Let batches hold each history once (:class:`Candidates`); where :attr:`can_be_compact`."""
 
-    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
-        self._table: CandidateTable | None = None
-        super().__init__(config, dataset, sampler, shuffle=shuffle)
+    _table: CandidateTable | None
 
     @property
     def can_be_compact(self) -> bool:
@@ -73,6 +71,7 @@ class FrozenNegativesLoader(NegSampleEvalDataLoader):
         )
 
     def _init_batch_size_and_step(self) -> None:
+        self._table = None  # the settings are new, or have changed
         super()._init_batch_size_and_step()
         if self.can_be_compact:
             self.step = users_at_a_time(self.config, self._dataset.item_num)
