@@ -41,8 +41,10 @@ class SomeSteps:
 
 
 def _prepare(settings: dict[str, Any]) -> tuple[Any, Any, Path]:
-    """Return the configuration, the training loader and a folder; without pretrained_path the encoder is random."""
+    """Return configuration, training loader and a folder; the encoder may be a random one."""
     import recbole_ext  # noqa: F401 - repairs RecBole on current libraries
+
+    # isort: split
     from recbole.utils import init_seed
 
     from recbole_ext.config import Config

@@ -50,6 +50,8 @@ def generate(folder: Path, n: int) -> None:
 def measure(n: int, sender: Any) -> None:
     """Run the phases on n interactions and send a clock for each."""
     import recbole_ext  # noqa: F401 - repairs RecBole on current libraries
+
+    # isort: split
     import torch
     from recbole.utils import init_seed
 

@@ -1,4 +1,4 @@
-"""Encoding all training prefixes, the rows of FTRagRec's memory: ours against a pass batch by batch.
+"""Encoding all training prefixes, the rows of FTRagRec's memory: ours against batch by batch.
 
 The other way is what reference code does: RecBole's SASRec in evaluation mode over the training
 rows in their order, padded to the full length, 2048 rows a batch. Both have the same weights; the
@@ -25,6 +25,8 @@ BATCH = 2048
 def _prepare(settings: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Return a model of ours, the training rows, and RecBole's SASRec of the same weights."""
     import recbole_ext  # noqa: F401 - repairs RecBole on current libraries
+
+    # isort: split
     import torch
     from recbole.model.sequential_recommender import SASRec
     from recbole.utils import init_seed

@@ -1,4 +1,4 @@
-"""FTRagRec the published way, in RecBole's terms: every step encodes its rows and searches the index.
+"""FTRagRec the published way, in RecBole's layers: every step encodes its rows and searches.
 
 The original (see docs/ftragrec.md) loads a DuoRec encoder, freezes it, and in every step runs the
 Transformer over the batch, searches a FAISS index of the training prefixes for the retriever's view

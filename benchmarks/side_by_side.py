@@ -70,7 +70,8 @@ def side_by_side(title: str, ways: dict[str, Way], rounds: int, target: float | 
             found[name].append(clock)
             print(
                 f"  round {number + 1}/{rounds}  {name}: {clock.seconds:.3f} s "
-                f"({clock.cpu_seconds:.3f} of the processor), {clock.added_mib:+.0f} MiB {clock.notes or ''}",
+                f"({clock.cpu_seconds:.3f} of the processor), "
+                f"{clock.added_mib:+.0f} MiB {clock.notes or ''}",
                 flush=True,
             )
     return _table(title, found, target)
@@ -90,8 +91,8 @@ def _table(title: str, found: dict[str, list[Clock]], target: float | None) -> s
         spent = [clock.seconds for clock in clocks]
         median, cpu, memory = _medians(clocks)
         lines.append(
-            f"| {name} | {median:.3f} | {min(spent):.3f} - {max(spent):.3f} | {cpu:.3f} | {memory:.0f} "
-            f"| {median / seconds:.1f} | {memory / max(added, 1.0):.1f} |"
+            f"| {name} | {median:.3f} | {min(spent):.3f} - {max(spent):.3f} | {cpu:.3f} "
+            f"| {memory:.0f} | {median / seconds:.1f} | {memory / max(added, 1.0):.1f} |"
         )
     if target is not None:
         lines += ["", f"to reach: {target:g}"]

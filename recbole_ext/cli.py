@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ext run|explain|doctor``."""
+"""The command line: ``recbole-ext run|compare|explain|doctor``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ USAGE = """usage: recbole-ext COMMAND [--key=value ...]
            with settings files:         --config_files="a.yaml b.yaml"
            with any setting:            --epochs=5 --eval_args.mode=uni100 --topk=[5,10]
            continue a run:              recbole-ext run --resume=runs/FTRagRec-ml-100k-...
+  compare  several models, datasets and seeds, each run as by `run`; goes on where it was stopped:
+           recbole-ext compare --models=Pop,BPR,SASRec --datasets=ml-100k --seeds=3
+           with settings by model:      --overrides=file.yaml --output_dir=runs/compare
+           with FTRagRec's controls:    --models=DuoRec,FTRagRec --controls
+           the report once more:        recbole-ext compare --report=runs/compare
   explain  the neighbours behind a user's list:
                            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196
   doctor   what is installed, what was repaired, what is missing
@@ -54,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
+        "compare": _compare,
         "explain": _explain,
         "doctor": _doctor,
     }
@@ -114,6 +120,46 @@ def _run(arguments: list[str]) -> int:
         result = run(options.get("model"), options.get("dataset"), files, overrides=overrides)
     print(result_table(result))
     return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    names = ("models", "datasets", "seeds", "overrides", "output_dir", "report")
+    controls = "--controls" in arguments
+    options, overrides = _split([one for one in arguments if one != "--controls"], names)
+    if "report" in options:
+        if not options["report"] or overrides or controls or len(options) > 1:
+            raise UserError("--report stands alone: recbole-ext compare --report=<its output_dir>")
+        from recbole_ext.compare.report import write_report
+
+        print(write_report(Path(options["report"])))
+        return 0
+    models, datasets = (
+        list(dict.fromkeys(filter(None, options.get(name, "").split(","))))
+        for name in ("models", "datasets")
+    )
+    if not models or not datasets:
+        raise UserError(
+            "compare is written: recbole-ext compare --models=Pop,BPR --datasets=ml-100k"
+        )
+    from recbole_ext.compare.plan import plan, seeds_of
+    from recbole_ext.compare.report import write_report
+    from recbole_ext.compare.runner import read_dataset, run_all
+
+    place = Path(options.get("output_dir") or "runs/compare")
+    seeds = seeds_of(options.get("seeds", "3"))
+    runs = plan(
+        models,
+        datasets,
+        seeds,
+        place,
+        options.get("overrides"),
+        overrides,
+        controls,
+        lambda dataset, config: read_dataset(dataset, config, place),
+    )
+    failures = run_all(runs, place)
+    print(write_report(place))
+    return 1 if failures else 0
 
 
 def _explain(arguments: list[str]) -> int:

@@ -64,7 +64,7 @@ _WARM_START_KEYS = {
 }
 """Settings that only models with a warm start read, and their defaults."""
 
-_PLACE_KEYS = {
+PLACE_KEYS = {
     "accelerate",
     "malloc_tuning",
     "eval_memory_mib",
@@ -332,6 +332,7 @@ class Run:
         config = self.config
         best = {name: float(value) for name, value in (trainer.best_valid_result or {}).items()}
         extra: dict[str, Any] = getattr(self.model, "result_extra", dict)()
+        epochs: list[dict[str, Any]] = []
         if isinstance(trainer, RunHooks):  # all epochs, those before a resume too
             epochs = trainer.run_log.read()
             spent = sum(e["train_seconds"] + (e["valid_seconds"] or 0.0) for e in epochs)
@@ -345,6 +346,8 @@ class Run:
             "mask_history": config["mask_history"],
             "seconds": self.phases.seconds,
             "peak_memory_gib": self.phases.peak_memory_gib,
+            "n_epochs": len(epochs),
+            "n_parameters": _n_parameters(self.model),
             "warm_start": self.warm_start,
             **extra,
             "versions": run_folder.versions(),
@@ -352,6 +355,12 @@ class Run:
             "dataset_fingerprint": self.dataset.fingerprint,
             "vocabulary": self.vocabulary,
         }
+
+
+def _n_parameters(model: Any) -> int | None:
+    """Return the number of a model's weights, frozen ones too; ``None`` where it has none."""
+    parameters = getattr(model, "parameters", None)
+    return sum(weight.numel() for weight in parameters()) if parameters else None
 
 
 @contextmanager
@@ -392,9 +401,7 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
     settings = {**shared, **own}
     resolved = Config(model, config["dataset"], config_dict=settings).resolved
     digest = hashlib.sha256(f"{__version__} {fingerprint}".encode())
-    digest.update(
-        repr(sorted((k, v) for k, v in resolved.items() if k not in _PLACE_KEYS)).encode()
-    )
+    digest.update(repr(sorted((k, v) for k, v in resolved.items() if k not in PLACE_KEYS)).encode())
     folder = Path(config["pretrain_dir"]) / f"{model}-{config['dataset']}-{digest.hexdigest()[:12]}"
     with run_folder.lock(folder):
         if (folder / "result.json").is_file() and (folder / "best.pt").is_file():

@@ -36,6 +36,11 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
         UserError: A score of these rows is not a number: it compares with none, so that all ranks
             would look better than they are.
     """
+    return ranks_and_ties(scores, rows, items)[0]
+
+
+def ranks_and_ties(scores: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what :func:`ranks_of` does, and the number of other items of the same score, [P]."""
     rows, items = rows.to(scores.device), items.to(scores.device)
     bad = scores.amax(1).isnan()[rows]  # [P]; a maximum is NaN where any value is
     if bad.any():
@@ -49,18 +54,20 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
         return _places(scores, rows, own)
     block = max(1, _MAX_CELLS // scores.shape[1])
     parts = zip(rows.split(block), own.split(block), strict=True)
-    return torch.cat([_ranks(scores[r], s[:, None]) for r, s in parts])  # [P]
+    found = [_ranks(scores[r], s[:, None]) for r, s in parts]
+    ranks, ties = (torch.cat(column) for column in zip(*found, strict=True))
+    return ranks, ties  # [P] each
 
 
-def _ranks(scores: Tensor, own: Tensor) -> Tensor:
-    """Return the ranks of own [P, 1] in scores [P, N], by comparing with all of them."""
+def _ranks(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ranks and ties of own [P, 1] in scores [P, N], by comparing with all of them."""
     higher = (scores > own).sum(1)  # [P]
     ties = (scores == own).sum(1) - 1  # [P], the positive itself left out
-    return 1 + higher + ties // 2
+    return 1 + higher + ties // 2, ties
 
 
-def _places(scores: Tensor, rows: Tensor, own: Tensor) -> Tensor:
-    """Return the ranks of own [P] in their rows of scores [B, N], each of which is sorted once."""
+def _places(scores: Tensor, rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ranks and ties of own [P] in their rows of scores [B, N], each sorted once."""
     order = rows.argsort()  # [P]
     count = rows.bincount(minlength=len(scores))  # [B]
     first = count.cumsum(0) - count  # [B]
@@ -71,29 +78,34 @@ def _places(scores: Tensor, rows: Tensor, own: Tensor) -> Tensor:
     ascending = scores.sort(1).values  # [B, N]
     below = torch.searchsorted(ascending, wanted)[rows, column]  # [P]
     not_above = torch.searchsorted(ascending, wanted, right=True)[rows, column]  # [P]
-    return 1 + scores.shape[1] - not_above + (not_above - below - 1) // 2
+    ties = not_above - below - 1  # [P]
+    return 1 + scores.shape[1] - not_above + ties // 2, ties
 
 
 class RankRecorder:
-    """Collects user, item and rank of every positive over the batches of one evaluation."""
+    """Collects user, item, rank and ties of every positive over the batches of one evaluation."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def add(self, scores: Tensor, users: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
         """Record a batch: scores [B, N], its users [B], row and item of each positive [P]."""
         # a pair that the test has twice is one positive, as in RecBole's metrics
         rows, items = torch.stack([positive_u.cpu(), positive_i.cpu()]).unique(dim=1)  # [P] each
-        ranks = ranks_of(scores, rows, items)  # [P]
-        self._parts.append((users.cpu()[rows], items, ranks.cpu()))
+        ranks, ties = ranks_and_ties(scores, rows, items)  # [P] each
+        self._parts.append((users.cpu()[rows], items, ranks.cpu(), ties.cpu()))
 
     def gather(self) -> None:
         """Take in what the other processes have recorded; all must call it."""
         self._parts = [part for parts in gathered(self._parts) for part in parts]
 
     def write(self, path: Path, dataset: Any) -> None:
-        """Write ``user_id``, ``item_id`` (external tokens) and ``rank`` as parquet, atomically."""
-        users, items, ranks = (
+        """Write a row per positive as parquet, atomically.
+
+        Its columns: ``user_id`` and ``item_id`` (external tokens), ``rank``, and ``ties``, the
+        number of other items of the same score: ``rank`` is the middle of the places they share.
+        """
+        users, items, ranks, ties = (
             torch.cat(column).numpy() for column in zip(*self._parts, strict=True)
         )
         table = pd.DataFrame(
@@ -105,10 +117,11 @@ class RankRecorder:
                     dataset.field2id_token[dataset.iid_field][items], dtype=str
                 ),
                 "rank": ranks.astype(np.int32),
+                "ties": ties.astype(np.int32),
             }
         )
         with replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
 
     def __len__(self) -> int:
-        return sum(len(ranks) for *_, ranks in self._parts)
+        return sum(len(ranks) for _, _, ranks, _ in self._parts)

@@ -31,8 +31,8 @@ def build_index(vectors: Tensor, kind: str = "auto", n_probe: int = 16) -> Index
     Args:
         vectors: [R, D]; copied, never changed.
         kind: ``brute_force`` (exact, torch, the vectors' device), ``exact`` (the same by FAISS),
-            ``ivf``, ``hnsw``, or ``auto``: exact up to 200,000 rows (by FAISS on a CPU, where its
-            top-k costs a third of torch's), IVF above.
+            ``ivf``, ``hnsw``, or ``auto``: exact up to 200,000 rows (on a CPU by FAISS, which
+            is faster for many queries and leaves the others to torch), IVF above.
         n_probe: Lists that an IVF search visits.
 
     Raises:

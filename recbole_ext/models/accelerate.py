@@ -157,6 +157,11 @@ TESTED: dict[str, tuple[type, ...]] = {
 against RecBole's. The entry says how much is left out; all get the faster dropout and layers."""
 
 
+def is_tested(model_class: type) -> bool:
+    """Return whether a model is one of RecBole's that may be accelerated."""
+    return model_class.__module__.startswith("recbole.model.") and model_class.__name__ in TESTED
+
+
 def accelerated(model: Any, config: Any) -> Any:
     """Return ``model``, changed in place where ``accelerate`` is set and it is one of RecBole's.
 

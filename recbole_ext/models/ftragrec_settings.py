@@ -72,6 +72,8 @@ def check_values(config: Any, n_rows: int) -> None:
             near = suggest(str(config[key]), words)
             raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{near}")
     for key, (low, high) in RANGES.items():
+        if key == "retriever_update_interval" and config[key] is None:
+            continue  # the model takes what fits it
         values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
         if not values or not all(_is_between(value, low, high) for value in values):
             raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")

@@ -70,12 +70,12 @@ def test_the_file_has_tokens_and_every_positive(tmp_path: Path) -> None:
     assert len(recorder) == 0
     first = torch.tensor([[-torch.inf, 0.1, 0.3, 0.2]])
     recorder.add(first, torch.tensor([2]), torch.tensor([0, 0]), torch.tensor([1, 2]))
-    second = torch.tensor([[-torch.inf, 9.0, 8.0, 7.0]])
+    second = torch.tensor([[-torch.inf, 9.0, 7.0, 7.0]])  # b and c share the places 2 and 3
     recorder.add(second, torch.tensor([1]), torch.tensor([0]), torch.tensor([3]))
     assert len(recorder) == 3
     recorder.write(tmp_path / "per_user.parquet", dataset)
     table = pd.read_parquet(tmp_path / "per_user.parquet")
-    rows = [("ben", "a", 3), ("ben", "b", 1), ("anna", "c", 3)]
+    rows = [("ben", "a", 3, 0), ("ben", "b", 1, 0), ("anna", "c", 2, 1)]
     assert [tuple(row) for row in table.itertuples(index=False)] == rows
     assert [path.name for path in tmp_path.iterdir()] == ["per_user.parquet"]
 
@@ -104,7 +104,11 @@ def test_recboles_metrics_follow_from_the_ranks(
         settings["eval_args"].update(split={"RS": [0.5, 0.2, 0.3]}, order="RO")
         settings.pop("train_neg_sample_args")
     run(model, "tiny", config_dict=settings)
-    test = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["n_epochs"] == 1
+    if model == "BPR":
+        assert result["n_parameters"] == (31 + 41) * 8  # users and items, padding too
+    test = result["test"]
     users = pd.read_parquet(tmp_path / "run" / "per_user.parquet").groupby("user_id")["rank"]
     assert users.ngroups == 30 and users.size().max() > (model == "BPR")
     for k in (3, 10):

@@ -45,7 +45,10 @@ def reference(
 
 @pytest.mark.parametrize("kind", EXACT)
 @pytest.mark.parametrize("k", [1, 7])
-def test_exact_search_is_the_loop_over_all_rows(kind, k):
+@pytest.mark.parametrize("few", [0, 2048])
+def test_exact_search_is_the_loop_over_all_rows(kind, k, few, monkeypatch):
+    """Whether torch answers for FAISS or FAISS for itself."""
+    monkeypatch.setattr("recbole_ext.index.faiss_index.FEW_QUERIES", few)
     keys, queries = vectors(300), vectors(20, seed=1)
     ranges = torch.tensor([[3 * i, 3 * i + 40 * (i % 3)] for i in range(20)])
     similarity, ids = build_index(keys, kind).search(queries, k, ranges)

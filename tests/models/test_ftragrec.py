@@ -370,6 +370,14 @@ def test_the_interval_says_how_often_the_memory_is_refreshed(make, interval, wan
     assert len(calls) == wanted
 
 
+@pytest.mark.parametrize(
+    ("freeze", "interval"), [("all", 10), ("none", 1), ("encoder.trm_encoder.*", 1)]
+)
+def test_states_that_change_are_searched_in_every_epoch(make, freeze, interval):
+    net, _ = make(freeze=freeze)
+    assert net.refresh_interval == interval
+
+
 @pytest.mark.parametrize("part", ["retriever", "encoder"])
 def test_loading_a_checkpoint_is_enough_to_score_with_its_memory(make, part):
     net, loaders = make(top_k=5, **FIXED)

@@ -241,7 +241,7 @@ def test_label_log_prob_holds_few_logits_at_a_time(monkeypatch):
     wanted, sizes = memory.label_log_prob(weight).clone(), []
     memory.of_states.clear()
     cross_entropy = memory_module.F.cross_entropy
-    monkeypatch.setattr(memory_module, "CELLS", 2 * N)
+    monkeypatch.setattr(memory_module, "CPU_CELLS", 2 * N)
     monkeypatch.setattr(
         memory_module.F,
         "cross_entropy",

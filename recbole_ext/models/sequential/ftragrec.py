@@ -61,7 +61,6 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         check_values(config, len(dataset.inter_feat))
         rows = self._rows_of(dataset)
         self.enhanced_rec_weight = config["enhanced_rec_weight"]
-        self.refresh_interval = config["retriever_update_interval"]
         self.use_calibration = config["calibrate"] == "valid"
         self.is_calibrated = False
         self.calibrate_users = config["calibrate_users"]
@@ -113,6 +112,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         freeze_parameters(self, config["freeze"])
         # of what it did and not of how it is spelled; callbacks that freeze do so later
         self.is_frozen = not any(p.requires_grad for p in self.encoder.parameters())
+        self.refresh_interval = config["retriever_update_interval"] or (10 if self.is_frozen else 1)
         self.keeper = MemoryKeeper(
             rows,
             self.encoder,

@@ -1,0 +1,72 @@
+"""The process of one job of a comparison, which comes as a line of JSON on stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from recbole_ext.compare.split import read_split, write_split
+from recbole_ext.quick_start import run
+from recbole_ext.trainer.run_log import RunLog
+from recbole_ext.types import UserError
+
+_NOT_COPIED = ("result.json", "per_user.parquet", "train.log", "tensorboard", ".lock")
+
+
+def do(job: dict[str, Any]) -> None:
+    """Do a job: ``run`` a model, ``extend`` a finished run, or ``read`` a dataset.
+
+    A run that was begun before is continued.
+    """
+    folder = Path(job["folder"])
+    if job["kind"] == "read":
+        write_split(folder, read_split(job["dataset"], job["settings"]))
+    elif job["kind"] == "extend":
+        _extend(folder, *map(Path, job["needs"]))
+    elif (folder / "config.yaml").is_file():
+        run(resume=folder)
+    else:
+        settings = {**job["settings"], "output_dir": str(folder)}
+        run(job["model"], job["dataset"], None, settings, job["overrides"])
+
+
+def _extend(folder: Path, source: Path, like: Path) -> None:
+    """Let a copy of a finished run go on for as many epochs as ``like`` has trained.
+
+    Nothing stops it early, and its test is of its own best epoch, an earlier one perhaps.
+    """
+    if not folder.is_dir():
+        begun = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(begun, ignore_errors=True)
+        shutil.copytree(source, begun, ignore=shutil.ignore_patterns(*_NOT_COPIED))
+        begun.rename(folder)  # at once: half a copy must not be resumed
+    n_epochs = len(RunLog(source).read()) + len(RunLog(like).read())
+    run(resume=folder, overrides=[f"--epochs={n_epochs}", f"--stopping_step={n_epochs}"])
+
+
+def _end_with_parent() -> None:
+    """End when stdin ends: the parent holds its other end, however that is killed."""
+    os.read(0, 1)  # no buffered file: a thread that waits in one may not be left at the exit
+    os._exit(1)  # a kill at any moment leaves a run that can be continued
+
+
+def main() -> int:
+    """Do the job; bad input is one sentence, the last line of the log."""
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
+        job = json.loads(stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        do(job)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Reads the finished runs of one dataset, and refuses those that do not compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_ext.compare.protocol import refuse_unequal
+from recbole_ext.compare.statistics import per_user
+from recbole_ext.config import read_yaml
+from recbole_ext.trainer.run_log import RunLog
+from recbole_ext.types import UserError
+
+_TOLERANCE = 1e-3
+"""RecBole rounds its metrics to four digits; beyond this two numbers are not of one ranking."""
+
+
+@dataclass
+class Done:
+    """A finished run.
+
+    Attributes:
+        row: Its row of the plan: ``name``, ``model``, ``seed``, ``control_of``.
+        result: ``result.json``.
+        settings: ``config.yaml``.
+        ranks: ``per_user.parquet``, a row per positive of the test, sorted by user and item.
+        epochs: The records of ``metrics.jsonl``.
+        before: ``result.json`` of its warm start, if it had one.
+    """
+
+    row: dict[str, Any]
+    result: dict[str, Any]
+    settings: dict[str, Any]
+    ranks: pd.DataFrame
+    epochs: list[dict[str, Any]]
+    before: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return self.row["name"]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of its training, validations included, its warm start's left out."""
+        return self.result["seconds"]["train"]
+
+    @property
+    def seconds_in_all(self) -> float:
+        """The same with its warm start's."""
+        return self.seconds + (self.before["seconds"]["train"] if self.before else 0.0)
+
+    @cached_property
+    def users(self) -> pd.DataFrame:
+        """Metrics by user, [U, metrics]: the source of every number of the report."""
+        return self._metrics(self.ranks, self.settings["USER_ID_FIELD"])
+
+    @cached_property
+    def positives(self) -> pd.DataFrame:
+        """Metrics by positive of the test, as if each were its user's only one, [P, metrics]."""
+        return self._metrics(self.ranks.assign(positive=np.arange(len(self.ranks))), "positive")
+
+    def _metrics(self, ranks: pd.DataFrame, by: str) -> pd.DataFrame:
+        return per_user(ranks, self.settings["topk"], by)
+
+    def tied(self) -> dict[str, tuple[float, float]]:
+        """Return metric -> (RecBole's, ours) where ties between scores let them differ.
+
+        RecBole's ``topk`` orders tied items as they happen to lie, which may be by popularity; here
+        they share the middle of their places.
+
+        Raises:
+            UserError: They differ more than ties allow: the files are not of one test.
+        """
+        ties = self.ranks["ties"]
+        first = self.ranks["rank"] - ties // 2
+        user = self.settings["USER_ID_FIELD"]
+        at_best = self._metrics(self.ranks.assign(rank=first), user).mean()
+        at_worst = self._metrics(self.ranks.assign(rank=first + ties), user).mean()
+        means, found = self.users.mean(), {}
+        for name, value in self.result["test"].items():
+            if name not in means or value is None:
+                continue
+            if not at_worst[name] - _TOLERANCE <= value <= at_best[name] + _TOLERANCE:
+                raise UserError(
+                    f"{self.name}, seed {self.row['seed']}: result.json says {name} {value:.4f}, "
+                    f"and per_user.parquet {means[name]:.4f}, which ties between scores do not "
+                    f"explain; remove the run folder {self.row['folder']} and run it once more"
+                )
+            if abs(value - means[name]) > _TOLERANCE:
+                found[name] = (value, float(means[name]))
+        return found
+
+
+def read_plan(place: Path) -> list[dict[str, Any]]:
+    """Return the rows of a comparison's ``plan.json``.
+
+    Raises:
+        UserError: The folder holds no comparison.
+    """
+    path = place / "plan.json"
+    if not path.is_file():
+        raise UserError(f"{place} holds no comparison (no plan.json); give its --output_dir")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_runs(place: Path, rows: list[dict[str, Any]]) -> list[Done]:
+    """Return the finished runs among the rows of one dataset.
+
+    Raises:
+        UserError: Two of them differ in what must be equal; each is named.
+    """
+    done = [
+        _read(place / row["folder"], row)
+        for row in rows
+        if all((place / row["folder"] / n).is_file() for n in ("result.json", "per_user.parquet"))
+    ]
+    for one in done[1:]:
+        _refuse_unequal(done[0], one)
+    return done
+
+
+def _read(folder: Path, row: dict[str, Any]) -> Done:
+    settings = read_yaml(folder / "config.yaml")
+    ranks = pd.read_parquet(folder / "per_user.parquet")
+    ranks = ranks.sort_values([settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]])
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    warm_start = Path(result["warm_start"] or "") / "result.json"
+    before = (
+        json.loads(warm_start.read_text(encoding="utf-8"))
+        if result["warm_start"] and warm_start.is_file()
+        else None
+    )
+    epochs = RunLog(folder).read()
+    return Done(row, result, settings, ranks.reset_index(drop=True), epochs, before)
+
+
+def _refuse_unequal(first: Done, other: Done) -> None:
+    names = [f"{one.name} (seed {one.row['seed']})" for one in (first, other)]
+    refuse_unequal(names[0], first.settings, names[1], other.settings, first.settings["dataset"])
+    pairs = {
+        "dataset_fingerprint": (
+            first.result["dataset_fingerprint"],
+            other.result["dataset_fingerprint"],
+        ),
+        "number of test users": (len(first.users), len(other.users)),
+    }
+    for key, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise UserError(
+                f"{key} is {ours} in the run of {names[0]} and {theirs} in that of {names[1]}: "
+                "one table cannot hold both"
+            )
+    fields = [first.settings["USER_ID_FIELD"], first.settings["ITEM_ID_FIELD"]]
+    if not first.ranks[fields].equals(other.ranks[fields]):
+        raise UserError(f"{names[0]} and {names[1]} were tested on different users or items")

@@ -1,0 +1,231 @@
+"""What a comparison runs: every (dataset, seed, model), all checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_ext import __version__
+from recbole_ext.compare.controls import Variant, variants_of
+from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
+from recbole_ext.config import Config, parse_overrides, read_yaml
+from recbole_ext.data.check import check_files
+from recbole_ext.models.accelerate import is_tested
+from recbole_ext.quick_start import PLACE_KEYS
+from recbole_ext.registry import get_model
+from recbole_ext.types import UserError, suggest
+
+Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
+"""(name, seed) -> its settings, and the Config that they give."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run.
+
+    Attributes:
+        name: What the report calls it: the model, or a control's name.
+        model: The model that is run.
+        dataset: Dataset.
+        seed: Seed.
+        settings: Its settings.
+        overrides: The user's ``--key=value``, stronger than all but a control's own.
+        folder: Run folder, named by a digest of settings, data and what it needs.
+        needs: Run folders that must be done before: its warm start's; for ``extends`` the run that
+            goes on, and the one whose epochs are counted.
+        control_of: The model that it is a control of.
+        extends: See :class:`~recbole_ext.compare.controls.Variant`.
+    """
+
+    name: str
+    model: str
+    dataset: str
+    seed: int
+    settings: dict[str, Any]
+    overrides: tuple[str, ...]
+    folder: Path
+    needs: tuple[Path, ...] = ()
+    control_of: str | None = None
+    extends: bool = False
+
+
+def seeds_of(text: str) -> list[int]:
+    """Return the seeds of ``--seeds``: a number of them from RecBole's 2020 up, or a list.
+
+    Raises:
+        UserError: No positive number and no list of different whole numbers.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+        raise UserError(f"--seeds={text}: give a number (3) or a list of different ones (1,2,3)")
+    numbers = [int(part) for part in parts]
+    if "," in text:
+        return numbers
+    if numbers[0] == 0:
+        raise UserError("--seeds=0: a comparison needs one seed or more")
+    return [2020 + i for i in range(numbers[0])]
+
+
+def plan(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    seeds: Sequence[int],
+    output_dir: Path,
+    overrides_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    controls: bool = False,
+    fingerprint_of: Callable[[str, Config], str] = lambda dataset, config: "",
+) -> list[Planned]:
+    """Return the runs in their order: each behind those that it needs.
+
+    Args:
+        models: Models.
+        datasets: Datasets.
+        seeds: Seeds.
+        output_dir: Folder of the comparison.
+        overrides_file: YAML file of settings for all, and by model and dataset.
+        overrides: ``--key=value``.
+        controls: Whether FTRagRec's controls are run too.
+        fingerprint_of: Reads a dataset as these settings have it and returns its fingerprint: a
+            run counts as done with the same data only.
+
+    Raises:
+        UserError: A model, dataset or key that does not exist, or runs that would not compare.
+    """
+    given = dict(read_yaml(overrides_file)) if overrides_file else {}
+    by_model = _part(given, "models", models, overrides_file)
+    by_dataset = _part(given, "datasets", datasets, overrides_file)
+    variants = _in_order(variants_of(models, controls))
+    # it is for some models only, so it cannot go to all as other settings do
+    said = parse_overrides(overrides)
+    accelerate = said.get("accelerate", given.pop("accelerate", True))
+    overrides = tuple(one for one in overrides if not one.startswith("--accelerate="))
+
+    def settings_of(one: Variant, dataset: str, seed: int) -> dict[str, Any]:
+        model_class = get_model(one.model)
+        return {
+            **PROTOCOL,
+            **({} if getattr(model_class, "warm_start", None) else TRAINING),
+            "accelerate": bool(accelerate) and is_tested(model_class),
+            **given,
+            **by_dataset.get(dataset, {}),
+            **by_model.get(one.model, {}),
+            "seed": seed,
+            **one.settings,
+        }
+
+    checked: dict[str, Configs] = {dataset: {} for dataset in datasets}
+    for dataset, configs in checked.items():
+        for seed in seeds:
+            for one in variants:
+                settings = settings_of(one, dataset, seed)
+                config = Config(one.model, dataset, None, settings, overrides)
+                _refuse_lost({"seed": seed, **one.settings}, config, one.name)
+                _refuse_no_ranks(config)
+                check_files(config)
+                configs[one.name, seed] = settings, config
+                (first, _), (_, reference) = next(iter(configs.items()))
+                refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
+    runs: list[Planned] = []
+    for dataset, configs in checked.items():
+        fingerprint = fingerprint_of(dataset, next(iter(configs.values()))[1])
+        runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
+    return runs
+
+
+def _of_dataset(
+    dataset: str,
+    variants: Sequence[Variant],
+    configs: Configs,
+    overrides: Sequence[str],
+    output_dir: Path,
+    fingerprint: str,
+) -> list[Planned]:
+    runs: list[Planned] = []
+    folders: dict[tuple[str, int], Path] = {}
+    by_name = {one.name: one for one in variants}
+    for (variant, seed), (settings, config) in configs.items():
+        one = by_name[variant]
+        wanted = getattr(config.model_class, "warm_start", None)
+        names = [one.model, one.control_of] if one.extends else [wanted]
+        needs = tuple(folders[n, seed] for n in names if n and (n, seed) in folders)
+        digest = _digest(config.resolved, needs, fingerprint, one)
+        name = f"{config['model']}-{dataset}-{seed}-{digest}"
+        folder = folders[one.name, seed] = output_dir.resolve() / "runs" / name
+        if wanted and needs:
+            settings["pretrained_path"] = str(needs[0])
+        elif wanted:
+            settings["pretrain_dir"] = str(output_dir.resolve() / "pretrained")
+        runs.append(
+            Planned(
+                one.name,
+                one.model,
+                dataset,
+                seed,
+                settings,
+                tuple(overrides),
+                folder,
+                needs,
+                one.control_of,
+                one.extends,
+            )
+        )
+    return runs
+
+
+def _in_order(variants: Sequence[Variant]) -> list[Variant]:
+    """Return the variants, those that start from another of them behind it."""
+    names = {one.name for one in variants}
+    ordered: list[Variant] = []
+    waiting = list(variants)
+    while waiting:
+        one = waiting.pop(0)
+        needed = getattr(get_model(one.model), "warm_start", None)
+        if needed in names and needed not in {other.name for other in ordered}:
+            waiting.append(one)
+        else:
+            ordered.append(one)
+    return sorted(ordered, key=lambda one: one.control_of is not None)
+
+
+def _refuse_lost(wanted: Mapping[str, Any], config: Config, name: str) -> None:
+    """Refuse a ``--key=value`` that would take from the comparison what it sets itself."""
+    for key, value in wanted.items():
+        if config[key] != value:
+            hint = (
+                "give --seeds=1,2,3" if key == "seed" else "leave it out, or leave out --controls"
+            )
+            raise UserError(f"--{key} is set by the comparison (for {name}); {hint}")
+
+
+def _refuse_no_ranks(config: Config) -> None:
+    metrics = [str(name).lower() for name in config["metrics"]]
+    if not set(metrics) & set(BY_USER):
+        raise UserError(
+            f"metrics {config['metrics']}: a comparison is of ranks, by user; name one or more of "
+            f"{', '.join(BY_USER)}"
+        )
+
+
+def _part(
+    given: dict[str, Any], key: str, names: Sequence[str], path: str | Path | None
+) -> Mapping[str, Any]:
+    part = given.pop(key, None) or {}
+    if not isinstance(part, dict) or not all(isinstance(v, dict) for v in part.values()):
+        raise UserError(
+            f"{path}: '{key}' maps a name to its settings, as {names[0]}: {{epochs: 5}}"
+        )
+    for name in part.keys() - set(names):
+        hint = suggest(name, names) or f"; they are {', '.join(names)}"
+        raise UserError(f"{path}: {key}: '{name}' is not in this comparison{hint}")
+    return part
+
+
+def _digest(settings: dict[str, Any], needs: Sequence[Path], fingerprint: str, one: Variant) -> str:
+    # accelerate draws other random numbers, so here it is no matter of where and how
+    kept = sorted((k, v) for k, v in settings.items() if k not in PLACE_KEYS - {"accelerate"})
+    text = f"{__version__} {fingerprint} {[n.name for n in needs]} {one.extends} {kept!r}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

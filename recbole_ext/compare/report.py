@@ -1,0 +1,105 @@
+"""Writes ``results.csv`` (a row per run and metric), ``report.md`` and ``report.html``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recbole_ext.compare import figures, tables
+from recbole_ext.compare.analysis import Analysis
+from recbole_ext.compare.collect import Done, read_plan, read_runs
+from recbole_ext.compare.page import Block, html, markdown
+from recbole_ext.compare.runner import split_file
+from recbole_ext.compare.split import Split, load_split
+from recbole_ext.run_folder import write_text
+
+_COLUMNS = ["dataset", "model", "seed", "metric", "value"]
+
+
+def write_report(place: Path) -> str:
+    """Write the three files from what is in the comparison's folder; return the report's text.
+
+    Raises:
+        UserError: There is no comparison, or runs that one table cannot hold.
+    """
+    rows = read_plan(place)
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    title = f"Comparison on {', '.join(datasets)}"
+    blocks: list[Block] = [("h1", title)]
+    csv: list[tuple[Any, ...]] = []
+    for dataset in datasets:
+        mine = [row for row in rows if row["dataset"] == dataset]
+        done = read_runs(place, mine)
+        blocks += [("h2", dataset), *_missing(mine, done)]
+        if not done:
+            continue
+        data = Analysis(done)
+        split = load_split(split_file(place, dataset))
+        blocks += _dataset(data, split)
+        csv += [
+            (dataset, one.name, one.row["seed"], metric, one.users[metric].mean())
+            for one in done
+            for metric in data.metrics
+        ]
+    table = pd.DataFrame(csv, columns=_COLUMNS)
+    write_text(place / "results.csv", table.to_csv(index=False, float_format="%.6f"))
+    text = markdown(blocks)
+    write_text(place / "report.md", text)
+    write_text(place / "report.html", html(title, blocks))
+    return f"{text}\nreport: {place / 'report.html'}"
+
+
+def _missing(rows: list[dict[str, Any]], done: list[Done]) -> list[Block]:
+    have = {(one.name, one.row["seed"]) for one in done}
+    return [
+        ("p", f"Missing: {r['name']}, seed {r['seed']}: {r['failure'] or 'not run yet'}")
+        for r in rows
+        if (r["name"], r["seed"]) not in have
+    ]
+
+
+def _dataset(data: Analysis, split: Split | None) -> list[Block]:
+    blocks: list[Block] = [
+        ("h3", "Quality on the test"),
+        ("table", tables.quality(data)),
+        *(("p", note) for note in tables.ties(data)),
+        (
+            "p",
+            "Every number is of the ranks in per_user.parquet. ± is the standard deviation over "
+            "seeds; intervals are bootstraps over users, whose values are averaged over seeds.",
+        ),
+        *figures.quality(data),
+    ]
+    others = [name for name in data.runs if name != data.best]
+    if others:
+        pairs = [(name, data.best) for name in others]
+        blocks += [
+            ("h3", f"Against {data.best}"),
+            (
+                "p",
+                f"{data.best} is the baseline with the best {data.valid_metric} on validation. "
+                "Paired over users: bootstrap interval, and p of a sign-flip permutation test "
+                f"with Holm's correction for {len(pairs)} comparisons.",
+            ),
+            ("table", tables.differences(data, pairs, "model")),
+        ]
+    for name in data.runs:
+        pairs = [(name, control) for control in data.controls_of(name)]
+        if pairs:
+            blocks += [
+                ("h3", f"{name} against its controls"),
+                ("table", tables.differences(data, pairs, f"gain of {name} over")),
+            ]
+    fingerprint = data.runs[data.best][0].result["dataset_fingerprint"]
+    if split and split.fingerprint == fingerprint and others:
+        blocks += figures.gains(data, split)
+    blocks += [
+        ("h3", "Cost"),
+        ("table", tables.cost(data)),
+        *figures.training(data),
+        ("h3", "What was equal, and what was not"),
+        ("table", tables.equal(data)),
+    ]
+    return blocks

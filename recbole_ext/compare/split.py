@@ -1,0 +1,68 @@
+"""What a dataset looks like in training: how long each user's history, how popular each item is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_ext.config import Config
+from recbole_ext.data.build import create_dataset
+from recbole_ext.run_folder import write_text
+
+_OF_A_MODEL = {"model", "dataset", "callbacks", "train_neg_sample_args", "loss_type"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Counts of the training split, by external token.
+
+    Attributes:
+        fingerprint: The dataset's fingerprint.
+        history: User -> number of interactions.
+        popularity: Item -> number of interactions.
+    """
+
+    fingerprint: str
+    history: dict[str, int]
+    popularity: dict[str, int]
+
+
+def read_split(dataset: str, settings: Mapping[str, Any]) -> Split:
+    """Load a dataset, split it, and count.
+
+    Args:
+        dataset: Its name.
+        settings: Those of any model; what Pop knows of them is taken, whose training split has a
+            row per interaction and no prefixes.
+    """
+    known = Config("Pop", dataset).resolved.keys() - _OF_A_MODEL
+    config = Config("Pop", dataset, None, {k: v for k, v in settings.items() if k in known})
+    loaded = create_dataset(config)
+    fingerprint = loaded.fingerprint
+    train = loaded.build()[0]
+    history, popularity = (
+        _counts(train.inter_feat[field].numpy(), loaded.field2id_token[field])
+        for field in (loaded.uid_field, loaded.iid_field)
+    )
+    return Split(fingerprint, history, popularity)
+
+
+def _counts(ids: np.ndarray, tokens: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(ids, minlength=len(tokens))  # [U or N]
+    return {str(tokens[i]): int(counts[i]) for i in range(1, len(tokens))}  # 0 is padding
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Write a split as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(vars(split)) + "\n")
+
+
+def load_split(path: Path) -> Split | None:
+    """Return what :func:`write_split` wrote, or ``None`` where there is none."""
+    return Split(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

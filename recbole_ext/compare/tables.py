@@ -1,0 +1,179 @@
+"""The tables of a report: quality, differences, cost, and what was equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_ext.compare.analysis import Analysis
+from recbole_ext.compare.collect import Done
+from recbole_ext.compare.protocol import FILTERS, SHOWN_KEYS
+from recbole_ext.compare.statistics import bootstrap_interval, holm, sign_flip_p
+
+Table = list[list[str]]
+
+
+def quality(data: Analysis) -> Table:
+    """Return the test metrics: mean over seeds, and standard deviation where there are two."""
+    table = [["model", "seeds", *data.metrics]]
+    for name, runs in data.runs.items():
+        by_seed = pd.DataFrame([one.users[data.metrics].mean() for one in runs])
+        means, spread = by_seed.mean(), by_seed.std()
+        cells = [
+            f"{means[m]:.4f}" + (f" ± {spread[m]:.4f}" if len(runs) > 1 else "")
+            for m in data.metrics
+        ]
+        table.append([name + (" †" if name in data.tied else ""), str(len(runs)), *cells])
+    return table
+
+
+def ties(data: Analysis) -> list[str]:
+    """Return a footnote for each model whose scores tie so often that it shows."""
+    return [
+        f"† {name}: items of its lists share scores. Here they share the middle of their places; "
+        "RecBole's topk, and so result.json, takes them as they happen to lie: "
+        + ", ".join(f"{m} {theirs:.4f} instead of {ours:.4f}" for m, (theirs, ours) in both.items())
+        + "."
+        for name, both in data.tied.items()
+    ]
+
+
+def differences(data: Analysis, pairs: Sequence[tuple[str, str]], head: str) -> Table:
+    """Return, for each (model, other), the gain, its interval, and p corrected for their number."""
+    gains = {(a, b): g for a, b in pairs if (g := data.gains(a, b)) is not None}
+    adjusted = holm([sign_flip_p(gain) for gain in gains.values()])
+    p_values = dict(zip(gains, adjusted, strict=True))
+    table = [[head, f"gain in {data.metric}", "95 % interval", "p (Holm)"]]
+    for a, b in pairs:
+        if (a, b) not in gains:
+            table.append([_pair(head, a, b), "no seed in common", "", ""])
+            continue
+        low, high = bootstrap_interval(gains[a, b])
+        table.append(
+            [
+                _pair(head, a, b),
+                f"{gains[a, b].mean():+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                f"{p_values[a, b]:.4f}",
+            ]
+        )
+    return table
+
+
+def _pair(head: str, a: str, b: str) -> str:
+    return b if head.endswith("over") else a
+
+
+def cost(data: Analysis) -> Table:
+    """Return seconds, epochs, parameters and memory, averaged over seeds."""
+    table = [["model", "training seconds", "with warm start", "epochs", "parameters", "peak GiB"]]
+    has_gpu = any(k.endswith("_gpu") for r in _all(data) for k in r.result["peak_memory_gib"])
+    if has_gpu:
+        table[0].append("peak GiB, GPU")
+    for name, runs in data.runs.items():
+        n_parameters = runs[0].result["n_parameters"]
+        row = [
+            name,
+            f"{np.mean([one.seconds for one in runs]):.1f}",
+            f"{np.mean([one.seconds_in_all for one in runs]):.1f}",
+            f"{np.mean([one.result['n_epochs'] for one in runs]):.1f}",
+            "-" if n_parameters is None else f"{n_parameters:,}",
+            f"{_peak(runs, False):.2f}",
+        ]
+        table.append([*row, f"{_peak(runs, True):.2f}"] if has_gpu else row)
+    return table
+
+
+def _peak(runs: Sequence[Done], gpu: bool) -> float:
+    found = [
+        value
+        for one in runs
+        for phase, value in one.result["peak_memory_gib"].items()
+        if phase.endswith("_gpu") == gpu
+    ]
+    return max(found, default=0.0)
+
+
+def equal(data: Analysis) -> Table:
+    """Return what was the same for all models, and what was not."""
+    settings = data.settings
+    args, valid = settings["eval_args"], settings["valid_metric"]
+    one = next(iter(_all(data)))
+    filters = [f"{key}: {settings[key]}" for key in FILTERS if settings.get(key) is not None]
+    table = [
+        ["", "value"],
+        [
+            "data",
+            f"fingerprint {one.result['dataset_fingerprint'][:12]}, {len(one.users)} test users",
+        ],
+        ["filters", ", ".join(filters) or "none"],
+        ["split", f"{args['split']}, order {args['order']}, by {args['group_by']}"],
+        ["candidates", "all items" if args["mode"] == "full" else f"mode {args['mode']}"],
+        [
+            "masking (mask_history)",
+            "a user's earlier items are left out of the ranking"
+            if settings["mask_history"]
+            else "none: a user's earlier items are ranked too",
+        ],
+        ["early stopping and choice of the epoch", f"{valid} on validation"],
+        [
+            "tuning budget",
+            "none: no settings were searched, each model has those of its files and yours"
+            + _calibrated(data),
+        ],
+    ]
+    for key in SHOWN_KEYS:
+        table.append([_LABELS.get(key, key), _by_model(data, _setting(key))])
+    table.append(["starts from", _by_model(data, _start)])
+    table.append(["versions", _by_model(data, _versions)])
+    return table
+
+
+_LABELS = {
+    "epochs": "most epochs",
+    "stopping_step": "patience (stopping_step), in validations",
+    "accelerate": "accelerate (same function, other random numbers than RecBole's)",
+}
+
+
+def _setting(key: str) -> Callable[[Done], Any]:
+    return lambda one: one.settings.get(key)
+
+
+def _start(one: Done) -> str:
+    if one.row["control_of"] and not one.before:
+        return f"the finished {one.row['model']} of the same seed"
+    return f"{one.before['model']} of the same seed" if one.before else "nothing"
+
+
+def _versions(one: Done) -> str:
+    names = ("recbole", "torch", "recbole-ext")
+    return ", ".join(f"{n} {one.result['versions'].get(n, '?')}" for n in names)
+
+
+def _calibrated(data: Analysis) -> str:
+    names = [
+        name
+        for name, runs in data.runs.items()
+        if runs[0].result.get("retrieval", {}).get("is_calibrated")
+    ]
+    return f" ({', '.join(names)}: the mix is chosen on validation)" if names else ""
+
+
+def _by_model(data: Analysis, value: Callable[[Done], Any]) -> str:
+    """Return a value that all runs have, or each with those that have it, the usual one last."""
+    names: dict[str, dict[str, None]] = {}
+    for name, runs in data.runs.items():
+        for one in runs:
+            names.setdefault(str(value(one)), {})[name] = None
+    if len(names) == 1:
+        return f"{next(iter(names))} for all"
+    *few, (usual, _) = sorted(names.items(), key=lambda pair: len(pair[1]))
+    return "; ".join([*(f"{what}: {', '.join(who)}" for what, who in few), f"{usual}: the others"])
+
+
+def _all(data: Analysis) -> list[Done]:
+    return [one for runs in data.runs.values() for one in runs]

@@ -1,0 +1,242 @@
+"""A comparison on the tiny data: planned, stopped, continued, reported, with controls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from recbole_ext.cli import main
+from recbole_ext.compare import runner
+from recbole_ext.compare.analysis import Analysis, quartiles
+from recbole_ext.compare.collect import read_plan, read_runs
+from recbole_ext.compare.plan import plan, seeds_of
+from recbole_ext.compare.report import write_report
+from recbole_ext.compare.split import load_split, read_split
+from recbole_ext.trainer.run_log import RunLog
+from recbole_ext.types import UserError
+from tests.compare.conftest import in_process, tiny
+
+
+def folders(place: Path) -> dict[str, Path]:
+    return {row["name"]: place / row["folder"] for row in read_plan(place)}
+
+
+def result_of(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+# ---- the plan
+
+
+def test_seeds():
+    assert seeds_of("3") == [2020, 2021, 2022]
+    assert seeds_of("1,5") == [1, 5]
+    for bad in ("", "0", "a", "1,1"):
+        with pytest.raises(UserError, match="--seeds"):
+            seeds_of(bad)
+
+
+def test_unequal_rankings_are_refused_before_anything_runs(overrides, tmp_path):
+    content = yaml.safe_load(overrides.read_text())
+    for key, value in (("mask_history", True), ("eval_args", {"mode": "uni20"})):
+        overrides.write_text(yaml.safe_dump({**content, "models": {"BPR": {key: value}}}))
+        with pytest.raises(UserError, match=key):
+            plan(["Pop", "BPR"], ["tiny"], [2020], tmp_path, overrides)
+
+
+def test_what_cannot_be_meant_is_refused(overrides, tmp_path):
+    def planned(models, *more, **options):
+        return plan(models, ["tiny"], [2020], tmp_path, overrides, more, **options)
+
+    with pytest.raises(UserError, match="--seeds=1,2,3"):
+        planned(["Pop"], "--seed=3")
+    with pytest.raises(UserError, match="add DuoRec"):
+        planned(["Pop", "FTRagRec"], controls=True)
+    with pytest.raises(UserError, match="a comparison is of ranks"):
+        planned(["Pop"], "--metrics=[ItemCoverage]", "--valid_metric=ItemCoverage@10")
+    overrides.write_text("models: {BPRR: {epochs: 1}}")
+    with pytest.raises(UserError, match="did you mean 'BPR'"):
+        planned(["Pop", "BPR"])
+
+
+def test_recboles_sequential_models_are_accelerated_unless_told_not_to(overrides, tmp_path):
+    def accelerated(*more):
+        runs = plan(["Pop", "SASRec", "DuoRec"], ["tiny"], [1], tmp_path, overrides, more)
+        return [one.settings["accelerate"] for one in runs], {one.folder.name for one in runs}
+
+    on, with_it = accelerated()
+    off, without = accelerated("--accelerate=False")
+    assert on == [False, True, False] and off == [False, False, False]
+    assert len(with_it & without) == 2  # SASRec's numbers are others, so it is another run
+
+
+def test_a_run_is_done_with_the_same_data_only(overrides, tmp_path):
+    def names(fingerprint):
+        return {
+            one.folder.name
+            for one in plan(
+                ["Pop"],
+                ["tiny"],
+                [1],
+                tmp_path,
+                overrides,
+                fingerprint_of=lambda name, config: fingerprint,
+            )
+        }
+
+    assert names("a") == names("a") != names("b")
+
+
+def test_the_commands_own_words(tiny_data_path, overrides, tmp_path, capsys):
+    common = ["compare", "--datasets=tiny", f"--overrides={overrides}"]
+    for more, said in (
+        (["--models="], "compare is written"),
+        (["--models=Pop", "--controls"], "add DuoRec and FTRagRec"),
+        (["--models=Pop", "--report=here"], "--report stands alone"),
+    ):
+        assert main([*common, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["compare", f"--report={tmp_path}"]) == 2
+    assert "no plan.json" in capsys.readouterr().err
+
+
+# ---- the runs
+
+
+def test_a_stopped_comparison_goes_on(overrides, tmp_path):
+    place = tmp_path / "compare"
+    runs = plan(["Pop", "BPR"], ["tiny"], [2020, 2021], place, overrides)
+    done = []
+
+    def stopped(job, log):
+        if done:
+            raise KeyboardInterrupt
+        done.append(job)
+        return in_process(job, log)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_all(runs, place, work=stopped)
+    assert [runner.is_done(one.folder) for one in runs] == [True, False, False, False]
+    assert write_report(place).count("not run yet") == 3
+    lines = []
+    assert runner.run_all(runs, place, lines.append, in_process) == {}
+    assert "done before" in lines[0] and "done before" not in lines[1]
+    done = read_runs(place, read_plan(place))
+    assert len(done) == 4
+    assert {one.name for one in done if one.tied()} == {"Pop"}
+    text = write_report(place)
+    assert "±" in text and "Missing" not in text
+    table = pd.read_csv(place / "results.csv")
+    assert len(table) == 4 * 4
+    for row in table.itertuples():  # from the ranks, by hand
+        one = next(d for d in done if (d.name, d.row["seed"]) == (row.model, row.seed))
+        ranks = pd.read_parquet(place / one.row["folder"] / "per_user.parquet")["rank"]
+        name, k = row.metric.split("@")
+        value = {"recall": ranks <= int(k), "ndcg": (ranks <= int(k)) / np.log2(ranks + 1)}[name]
+        assert row.value == pytest.approx(value.mean(), abs=1e-6)
+
+
+def test_a_failure_is_recorded_and_told(tiny_data_path, overrides, tmp_path, monkeypatch, capsys):
+    def failing(job, log):
+        return in_process(job, log) if job.get("model") != "BPR" else "no memory (exit code -9)"
+
+    monkeypatch.setattr(runner, "in_child", failing)
+    place = tmp_path / "compare"
+    arguments = ["compare", "--models=Pop,BPR", "--datasets=tiny", "--seeds=1"]
+    code = main([*arguments, f"--overrides={overrides}", f"--output_dir={place}"])
+    assert code == 1
+    assert "Missing: BPR, seed 2020: no memory (exit code -9)" in capsys.readouterr().out
+    assert [row["failure"] for row in read_plan(place)] == [None, "no memory (exit code -9)"]
+    assert main(["compare", f"--report={place}"]) == 0
+
+
+def test_what_needs_a_failed_run_is_not_started(overrides, tmp_path):
+    place = tmp_path / "compare"
+    runs = plan(["DuoRec", "FTRagRec"], ["tiny"], [2020], place, overrides)
+    failures = runner.run_all(runs, place, lambda line: None, lambda job, log: "broken")
+    assert list(failures.values()) == ["broken", f"it needs {runs[0].folder.name}, which failed"]
+
+
+# ---- warm start and controls
+
+
+def test_the_warm_start_is_the_run_of_the_comparison(finished):
+    by_name = folders(finished)
+    assert result_of(by_name["FTRagRec"])["warm_start"] == str(by_name["DuoRec"])
+    assert not (finished / "pretrained").exists()
+
+
+def test_more_epochs_go_on_from_the_same_run(finished):
+    by_name = folders(finished)
+    before, after = (RunLog(by_name[n]) for n in ("DuoRec", "DuoRec (as many more epochs)"))
+    n_more = len(RunLog(by_name["FTRagRec"]).read())
+    records = after.read()
+    assert records[: len(before.read())] == before.read()
+    assert len(records) == len(before.read()) + n_more
+    assert result_of(after.path.parent)["n_epochs"] == len(records)
+    assert result_of(before.path.parent)["n_epochs"] == len(before.read())  # untouched
+
+
+def test_alpha_0_ranks_as_duorec(finished):
+    by_name = folders(finished)
+    ranks = [
+        pd.read_parquet(by_name[n] / "per_user.parquet") for n in ("DuoRec", "FTRagRec (alpha 0)")
+    ]
+    assert ranks[0].equals(ranks[1])
+
+
+def test_controls_are_no_baselines(finished):
+    data = Analysis(read_runs(finished, read_plan(finished)))
+    assert data.best in ("Pop", "BPR", "DuoRec")
+    assert len(data.controls_of("FTRagRec")) == 4
+    random = data.runs["FTRagRec (random neighbours, share fixed)"][0]
+    assert random.result["retrieval"]["alpha"] == pytest.approx(0.35)
+    gain = data.gains("FTRagRec (alpha 0)", "DuoRec")
+    assert np.array_equal(gain, np.zeros(30))
+
+
+# ---- the report's numbers
+
+
+def test_a_result_that_its_ranks_do_not_explain_is_refused(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [2020], tmp_path, overrides)
+    runner.run_all(runs, tmp_path, lambda line: None, in_process)
+    result = result_of(runs[0].folder)
+    result["test"]["recall@10"] += 0.01
+    (runs[0].folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(UserError, match=r"recall@10.*ties between scores do not explain"):
+        write_report(tmp_path)
+
+
+def test_histories_and_popularity_are_of_the_training_split(tiny_data_path):
+    settings = {**tiny(tiny_data_path), "eval_args": {"split": {"LS": "valid_and_test"}}}
+    settings["eval_args"] |= {"order": "TO", "group_by": "user", "mode": "full"}
+    split = read_split("tiny", {k: v for k, v in settings.items() if k != "models"})
+    rows = pd.read_csv(tiny_data_path / "tiny" / "tiny.inter", sep="\t")
+    rows = rows.sort_values(["user_id:token", "timestamp:float"])
+    held_out = rows.groupby("user_id:token").tail(2)
+    train = rows.drop(held_out.index)
+    assert split.history == train["user_id:token"].value_counts().to_dict()
+    seen = {item: n for item, n in split.popularity.items() if n}
+    assert seen == train["item_id:token"].value_counts().to_dict()
+
+
+def test_the_split_has_the_runs_fingerprint(finished):
+    split = load_split(finished / "data" / "tiny.json")
+    fingerprints = {result_of(f)["dataset_fingerprint"] for f in folders(finished).values()}
+    assert fingerprints == {split.fingerprint}
+
+
+def test_quartiles_by_hand():
+    found = quartiles(np.array([1, 1, 1, 1, 2, 3, 4, 9]))
+    # edges 1, 1.5, 3.25: nothing lies between the first two
+    assert {k: v.nonzero()[0].tolist() for k, v in found.items()} == {
+        "1": [0, 1, 2, 3],
+        "2–3": [4, 5],
+        "4–9": [6, 7],
+    }
