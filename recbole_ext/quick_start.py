@@ -67,6 +67,7 @@ _WARM_START_KEYS = {
 PLACE_KEYS = {
     "accelerate",
     "malloc_tuning",
+    "eval_memory_mib",
     "output_dir",
     "data_path",
     "checkpoint_dir",
@@ -92,6 +93,7 @@ _RESUME_KEYS = {
     "gpu_id",
     "use_gpu",
     "data_path",
+    "eval_memory_mib",
 }
 """Settings that a resume may change."""
 

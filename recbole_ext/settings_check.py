@@ -37,6 +37,7 @@ _CONFIG_READ = re.compile(r"""config(?:\.get\(|\[)\s*f?["'](\w+)["']""")
 POSITIVE = (
     "train_batch_size",
     "eval_batch_size",
+    "eval_memory_mib",
     "learning_rate",
     "MAX_ITEM_LIST_LENGTH",
     "hidden_size",

@@ -17,6 +17,9 @@ from recbole_ext.types import UserError
 _MAX_CELLS = 1 << 25
 """Cells of one comparison block [positives, N]: 32 MiB of booleans."""
 
+_SORT_FROM = 5
+"""Positives of a row, on average, from which on sorting it is cheaper than comparing each."""
+
 
 def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
     """Return the rank of each (row, item): one more than the number of items that score higher.
@@ -39,7 +42,16 @@ def ranks_of(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:
 def ranks_and_ties(scores: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Return what :func:`ranks_of` does, and the number of other items of the same score, [P]."""
     rows, items = rows.to(scores.device), items.to(scores.device)
+    bad = scores.amax(1).isnan()[rows]  # [P]; a maximum is NaN where any value is
+    if bad.any():
+        raise UserError(
+            f"the model's scores are not numbers (NaN) for {int(bad.sum())} of {len(rows)} test "
+            "rows: training has diverged; train anew with a lower learning_rate or with "
+            "clip_grad_norm"
+        )
     own = scores[rows, items]  # [P]
+    if len(rows) > _SORT_FROM * len(scores):
+        return _places(scores, rows, own)
     block = max(1, _MAX_CELLS // scores.shape[1])
     parts = zip(rows.split(block), own.split(block), strict=True)
     found = [_ranks(scores[r], s[:, None]) for r, s in parts]
@@ -48,16 +60,26 @@ def ranks_and_ties(scores: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor,
 
 
 def _ranks(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the ranks and ties of own [P, 1] in scores [P, N]."""
-    n_bad = int(scores.isnan().any(1).sum())
-    if n_bad:
-        raise UserError(
-            f"the model's scores are not numbers (NaN) for {n_bad} of {len(scores)} test rows: "
-            "training has diverged; train anew with a lower learning_rate or with clip_grad_norm"
-        )
+    """Return ranks and ties of own [P, 1] in scores [P, N], by comparing with all of them."""
     higher = (scores > own).sum(1)  # [P]
     ties = (scores == own).sum(1) - 1  # [P], the positive itself left out
     return 1 + higher + ties // 2, ties
+
+
+def _places(scores: Tensor, rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ranks and ties of own [P] in their rows of scores [B, N], each sorted once."""
+    order = rows.argsort()  # [P]
+    count = rows.bincount(minlength=len(scores))  # [B]
+    first = count.cumsum(0) - count  # [B]
+    column = torch.empty_like(rows)  # [P], a positive's number in its row
+    column[order] = torch.arange(len(rows), device=rows.device) - first[rows[order]]
+    wanted = scores.new_zeros(len(scores), int(count.max()))  # [B, M]
+    wanted[rows, column] = own
+    ascending = scores.sort(1).values  # [B, N]
+    below = torch.searchsorted(ascending, wanted)[rows, column]  # [P]
+    not_above = torch.searchsorted(ascending, wanted, right=True)[rows, column]  # [P]
+    ties = not_above - below - 1  # [P]
+    return 1 + scores.shape[1] - not_above + ties // 2, ties
 
 
 class RankRecorder:

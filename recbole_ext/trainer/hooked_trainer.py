@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import recbole.trainer.trainer as host
 import torch
@@ -25,20 +25,14 @@ from recbole_ext.registry import get_trainer
 from recbole_ext.settings_values import metric_names
 from recbole_ext.trainer import checkpoint, plan
 from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
+from recbole_ext.trainer.eval_hooks import EvalHooks
 from recbole_ext.trainer.loose_state import LooseState
-from recbole_ext.trainer.processes import GatheringCollector, drop_padding, of_first
+from recbole_ext.trainer.processes import of_first
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import StopTraining, TrainState, UserError
 
-if TYPE_CHECKING:
-    from recbole.trainer import Trainer as _Host
 
-    from recbole_ext.evaluation.ranks import RankRecorder
-else:  # a mixin: it stands in front of whichever trainer RecBole has for the model
-    _Host = object
-
-
-class RunHooks(_Host):
+class RunHooks(EvalHooks):
     """The hooks around epochs, validation and the fit; checkpoints, resume, the run folder.
 
     Args:
@@ -58,20 +52,16 @@ class RunHooks(_Host):
         vocabulary: dict[str, str],
     ) -> None:
         with _tensorboard_in(folder):
-            super().__init__(config, model)
+            super().__init__(config, model, vocabulary)
         self.folder = folder
         self.saved_model_file = str(folder / "best.pt")
         self.callbacks = callbacks
-        self.vocabulary = vocabulary
         self.run_log = RunLog(folder)
-        self.ranks: RankRecorder | None = None
         self._resumed: dict[str, Any] | None = None
         # name -> sum over batches (a tensor, so that nothing waits for the device), batches
         self._loss_sums: dict[str, tuple[Any, int]] = {}
         self._record: dict[str, Any] = {}
         self._in_pretrain = False
-        if not config["single_spec"]:
-            self.eval_collector = GatheringCollector(config)
         self.state = TrainState(
             model=model,
             optimizer=self.optimizer,
@@ -335,51 +325,6 @@ class RunHooks(_Host):
 
     def _generators(self) -> dict[str, torch.Generator]:
         return checkpoint.loader_generators(self.state.train_data)
-
-    # ---- evaluation
-
-    def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: str | None = None,
-        show_progress: bool = False,
-    ) -> dict[str, float]:
-        """Evaluate as RecBole does, from ``best.pt`` by default, and return plain floats."""
-        if load_best_model:
-            if not self.config["single_spec"]:
-                torch.distributed.barrier()  # the first process has written the file
-            path = Path(model_file or self.saved_model_file)
-            payload = checkpoint.read_checkpoint(path)
-            checkpoint.check_identity(payload, path, self.config["model"], self.vocabulary)
-            checkpoint.load_weights(self.model, payload, path)
-        if eval_data and not self.config["single_spec"]:
-            drop_padding(eval_data)
-        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-        if self.ranks is not None and not self.config["single_spec"]:
-            self.ranks.gather()
-        return {name: float(value) for name, value in (result or {}).items()}
-
-    def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return result  # of all processes already: see GatheringCollector
-
-    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
-        if self.ranks is not None:
-            self.ranks.add(
-                scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i
-            )
-        return interaction, scores, positive_u, positive_i
-
-    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        interaction, row_idx = batched_data[:2]
-        _, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
-        # value metrics (AUC) take scores [n] of single pairs: nothing is ranked
-        if self.ranks is not None and row_idx is not None and scores.dim() == 2:
-            users = torch.empty(scores.shape[0], dtype=torch.long)  # [B]
-            users[row_idx] = interaction[self.config["USER_ID_FIELD"]].cpu()
-            self.ranks.add(scores, users, positive_u, positive_i)
-        return interaction, scores, positive_u, positive_i
 
     # ---- what is shown
 

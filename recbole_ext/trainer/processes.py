@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from recbole.evaluator import Collector
 
+from recbole_ext.trainer.collector import FastCollector
 from recbole_ext.types import UserError
 
 _BY_ROW = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 """What RecBole's metrics read that has a row for each user or pair; the rest is the data set's."""
 
 
-class GatheringCollector(Collector):
-    """RecBole's collector, which gives every process what all of them have collected.
+class GatheringCollector(FastCollector):
+    """The collector, which gives every process what all of them have collected.
 
     RecBole computes the metrics of each process and averages them, which is right for means over
     users, and wrong for what looks at all lists at once: GiniIndex, ItemCoverage, AUC.

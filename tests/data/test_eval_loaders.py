@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recbole.data.dataloader import NegSampleEvalDataLoader
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.eval_loaders import FrozenNegativesLoader
 from recbole_ext.trainer.hooked_trainer import build_trainer
 from recbole_ext.types import UserError
 
@@ -28,11 +30,12 @@ def build(tiny_settings: dict[str, Any]) -> Build:
 
     def make(model: str, mode: str = "full", **settings: Any) -> dict[str, Any]:
         base = {k: v for k, v in tiny_settings.items() if k != "train_neg_sample_args"}
-        sizes = {k: v for k, v in SMALL.items() if (k == "embedding_size") == (model == "BPR")}
+        general = model != "SASRec"
+        sizes = {k: v for k, v in SMALL.items() if (k == "embedding_size") == general}
+        sizes = {} if model == "NeuMF" else sizes
         eval_args = {**LEAVE_ONE_OUT, "mode": mode}
-        config = Config(
-            model, "tiny", config_dict={**base, **sizes, "eval_args": eval_args, **settings}
-        )
+        chosen = {**base, **sizes, "eval_args": eval_args, **settings}
+        config = Config(model, "tiny", config_dict=chosen)
         dataset = create_dataset(config)
         train, valid, test = create_loaders(config, dataset)
         parts = {"train": train, "valid": valid, "test": test}
@@ -158,10 +161,64 @@ def test_negatives_depend_on_seed_phase_and_user_alone(model: str, mode: str, bu
     np.random.random(17)
     assert drawn(again["test"]) == first
     rows = sorted(row for batch in first for row in batch)
-    other_batches = build(model, mode, eval_batch_size=7)
+    few = 7 * 4 * parts["dataset"].item_num / 2**20  # MiB of scores of 7 users
+    other_batches = build(model, mode, eval_memory_mib=few)
     assert len(drawn(other_batches["test"])) > len(first)
     assert sorted(row for batch in drawn(other_batches["test"]) for row in batch) == rows
     assert drawn(build(model, mode, seed=4)["test"]) != first
+
+
+class DrawnUserByUser(FrozenNegativesLoader):
+    """RecBole's loop over users, seeded for each user: what our batches must be."""
+
+    compact = False
+
+    def collate_fn(self, index: Any) -> Any:
+        return NegSampleEvalDataLoader.collate_fn(self, index)
+
+    def _neg_sampling(self, inter_feat: Any) -> Any:
+        phase = {"valid": 1, "test": 2}[self._sampler.phase]
+        user = int(inter_feat["user_id"][0])
+        np.random.seed([self.config["seed"] & 0x7FFFFFFF, phase, user])
+        return super()._neg_sampling(inter_feat)
+
+
+@pytest.mark.parametrize("mask_history", [True, False])
+@pytest.mark.parametrize("several", [False, True], ids=["one positive", "several"])
+@pytest.mark.parametrize("mode", ["uni5", "pop5"])
+@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+def test_batches_are_those_of_recboles_loop_over_users(
+    model: str, mode: str, several: bool, mask_history: bool, build: Build
+) -> None:
+    order = {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO" if model == "SASRec" else "RO"}
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
+    more: dict[str, Any] = {"load_col": columns, "mask_history": mask_history}
+    if several:
+        more["eval_args"] = {**order, "mode": mode}
+    parts = build(model, mode, eval_memory_mib=7 * 4 * 41 / 2**20, **more)
+    for phase in ("valid", "test"):
+        loader = parts[phase]
+        batches = [*loader, *loader]  # the second time nothing is drawn
+        loader.__class__ = DrawnUserByUser
+        expected = [*loader]
+        assert len(expected) > 1 and len(batches) == 2 * len(expected)
+        for ours, theirs in zip(batches, expected * 2, strict=True):
+            assert set(ours[0].columns) == set(theirs[0].columns)
+            for field in ours[0].columns:
+                assert torch.equal(ours[0][field], theirs[0][field]), field
+            assert all(torch.equal(a, b) for a, b in zip(ours[1:], theirs[1:], strict=True))
+
+
+@pytest.mark.parametrize("mode", ["full", "uni5"])
+@pytest.mark.parametrize(("model", "bound"), [("SASRec", 4), ("BPR", 7), ("NeuMF", 1)])
+def test_a_batch_has_as_many_users_as_the_memory_has_room_for(
+    model: str, bound: int, mode: str, build: Build
+) -> None:
+    """SASRec: at most eval_batch_size histories. NeuMF scores pairs, and RecBole's size stays."""
+    more = {"eval_batch_size": 4} if model == "SASRec" else {"eval_batch_size": 41}
+    parts = build(model, mode, eval_memory_mib=7.5 * 4 * 41 / 2**20, **more)
+    first = next(iter(parts["test"]))
+    assert len(first[0]["user_id"].unique()) == (6 if (model, mode) == ("NeuMF", "uni5") else bound)
 
 
 def test_negatives_of_validation_and_test_differ(build: Build) -> None:

@@ -25,12 +25,13 @@ def reference(scores: np.ndarray, row: int, item: int) -> int:
     return (places[0] + places[-1]) // 2
 
 
-@pytest.mark.parametrize("cells", [1, 50, 1 << 25], ids=["row by row", "two rows", "at once"])
+@pytest.mark.parametrize("cells", [1, 50, 1 << 25, 0], ids="by-row two-rows at-once sorted".split())
 @pytest.mark.parametrize("ties", [False, True])
 def test_ranks_are_those_of_sorting(
     ties: bool, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "_MAX_CELLS", cells)
+    monkeypatch.setattr(ranks, "_SORT_FROM", 100 if cells else 0)
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(6, 25)).astype(np.float32)
     if ties:

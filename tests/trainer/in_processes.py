@@ -43,9 +43,9 @@ def build(config: Config, folder: Path) -> tuple[Any, Any, Any]:
 
 
 def rows_of(recorder: RankRecorder) -> list[list[int]]:
-    """Return user, item and rank of each positive, sorted."""
-    users, items, ranks = (torch.cat(column) for column in zip(*recorder._parts, strict=True))
-    return sorted(torch.stack([users, items, ranks], dim=1).tolist())  # [P, 3]
+    """Return user, item, rank and ties of each positive, sorted."""
+    columns = [torch.cat(column) for column in zip(*recorder._parts, strict=True)]
+    return sorted(torch.stack(columns, dim=1).tolist())  # [P, 4]
 
 
 def work(config: Config, folder: Path) -> dict[str, Any]:

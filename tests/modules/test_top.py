@@ -1,0 +1,38 @@
+"""The first items are those of ``torch.topk``, in its order, whatever is tied or missing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recbole_ext.modules.top import _BLOCK, _WORTH, top_items
+
+
+def scores_of(kind: str) -> torch.Tensor:
+    """Return scores [9, N]; N is no multiple of a block's size."""
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(9, 150 * _BLOCK + 13, generator=generator)
+    if kind == "ties":
+        scores = (scores * 2).round()
+    elif kind == "some ties":
+        scores[::2] = (scores[::2] * 100).round()
+    elif kind == "last items":
+        scores[:, -5:] += 10
+    elif kind == "one block":
+        scores[:, _BLOCK : 2 * _BLOCK] += 10
+    elif kind == "few candidates":
+        scores[:, 4:] = -torch.inf
+    elif kind == "no numbers":
+        scores[3, 7:900] = torch.nan
+    return scores
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 50])
+@pytest.mark.parametrize(
+    "kind",
+    ["", "ties", "some ties", "last items", "one block", "few candidates", "no numbers"],
+)
+def test_indices_are_those_of_topk(kind: str, k: int) -> None:
+    scores = scores_of(kind)
+    assert (scores.shape[1] // _BLOCK >= _WORTH * (k + 1)) == (k < 50), "both ways are taken"
+    assert torch.equal(top_items(scores, k), scores.topk(k).indices)
