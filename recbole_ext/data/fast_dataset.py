@@ -90,6 +90,17 @@ class FastDataset(Host):
             return super()._concat_remaped_tokens(remap_list)
         return union_categoricals(columns), np.cumsum([len(column) for column in columns])[:-1]
 
+    def _remap_ID_all(self) -> None:
+        """Number the tokens; columns that RecBole leaves as tokens get its dtype back.
+
+        Those are columns of ``additional_feat_suffix`` files that are no alias.
+        """
+        super()._remap_ID_all()
+        text = pd.Series(dtype=str).dtype  # that of read_csv, by pandas' version
+        for feat in (getattr(self, name) for name in self.feat_name_list):
+            for field in feat.columns[feat.dtypes == "category"]:
+                feat[field] = feat[field].astype(text)
+
     def _normalize(self) -> None:
         """Scale float columns by their extremes; a column that has but one value is RecBole's."""
         fields = self.config["normalize_field"] or (

@@ -127,6 +127,21 @@ def test_loaded_and_split_like_recbole(settings: str, data_path: Path) -> None:
         assert_same_dataset(found, split)
 
 
+@pytest.mark.parametrize("cells", [("", "g"), ("NA", ""), ("g", "h")], ids=str)
+@pytest.mark.parametrize("more", [{}, {"alias_of_item_id": ["entity"]}], ids=["no alias", "alias"])
+def test_tokens_of_further_files_stay_tokens_unless_they_are_an_alias(
+    cells: tuple[str, str], more: dict[str, Any], data_path: Path
+) -> None:
+    lines = ["entity:token\tkind:token\tweight:float\tvector:float_seq"]
+    lines += [f"i{i}\t{cells[i % 2]}\t{i}\t{i} 1" for i in range(6)]
+    (data_path / "mixed" / "mixed.ent").write_text("\n".join([*lines, ""]))
+    settings = {"load_col": None, "additional_feat_suffix": ["ent"], **more}
+    theirs = recbole_datasets.Dataset(config_of(data_path, **settings))
+    ours = Dataset(config_of(data_path, **settings))
+    assert all(type(kind) in (str, int) for kind in theirs.ent_feat["kind"])  # 0 where missing
+    assert_same_dataset(ours, theirs)
+
+
 SPLITS = [
     {"split": {"LS": mode}, "order": order, "mode": "labeled", "group_by": "user"}
     for mode in ("valid_and_test", "valid_only", "test_only")
