@@ -33,6 +33,7 @@ from recbole_ext.data.eval_loaders import (
     MaskedFullSortLoader,
     attach_history,
 )
+from recbole_ext.data.fast_dataset import LOADING
 from recbole_ext.data.vocabulary import dataset_fingerprint
 from recbole_ext.types import UserError
 
@@ -120,7 +121,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
 
 def _load(config: Any) -> Any:
-    with _said_of(config), _no_missing_times(config), _uncollected():
+    with _said_of(config), LOADING, _no_missing_times(config), _uncollected():
         return dataset_class(config)(config)
 
 

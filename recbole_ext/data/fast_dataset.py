@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,10 @@ else:
     Host = object
 
 
+LOADING = RLock()
+"""Held while something of RecBole's is replaced for the sake of one dataset."""
+
+
 class FastDataset(Host):
     """Mixin that stands before ``Dataset`` or one of its subclasses in the bases of a class."""
 
@@ -34,17 +39,18 @@ class FastDataset(Host):
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         """Read a plain file by :func:`recbole_ext.data.reading.read_plain`."""
-        pandas = recbole_dataset.pd
+        with LOADING:
+            pandas = recbole_dataset.pd
 
-        def read_csv(path: str, **options: Any) -> pd.DataFrame:
-            frame = read_plain(path, **options)
-            return pandas.read_csv(path, **options) if frame is None else frame
+            def read_csv(path: str, **options: Any) -> pd.DataFrame:
+                frame = read_plain(path, **options)
+                return pandas.read_csv(path, **options) if frame is None else frame
 
-        recbole_dataset.pd = copy_of(pandas, read_csv=read_csv)
-        try:
-            return super()._load_feat(filepath, source)
-        finally:
-            recbole_dataset.pd = pandas
+            recbole_dataset.pd = copy_of(pandas, read_csv=read_csv)
+            try:
+                return super()._load_feat(filepath, source)
+            finally:
+                recbole_dataset.pd = pandas
 
     def _filter_by_inter_num(self) -> None:
         """Count and drop in arrays; RecBole says which users and items have too few or too many."""

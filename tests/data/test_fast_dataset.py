@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import torch
 from recbole.data import dataset as recbole_datasets
 
 from recbole_ext.config import Config
+from recbole_ext.data import build
 from recbole_ext.data.builtin_datasets import OURS, Dataset
+from recbole_ext.data.fast_dataset import FastDataset, recbole_dataset
 
 INTER = "user_id:token\titem_id:token\ttimestamp:float\trating:float\ttags:token_seq"
 ITEM = "item_id:token\tprice:float\tmaker:token\tgenre:token_seq"
@@ -228,3 +232,39 @@ def test_scaling_a_column_of_one_value_warns_like_recbole(
 def test_our_classes_are_recboles_with_the_same_name() -> None:
     for theirs, ours in OURS.items():
         assert issubclass(ours, theirs) and ours.__name__ == theirs.__name__
+
+
+class Loaded:
+    """Stands for RecBole's class; to load it is to call what is given."""
+
+    def _load_feat(self, filepath: str, source: Callable[[], None]) -> None:
+        source()
+
+
+class FastLoaded(FastDataset, Loaded):  # type: ignore[misc]
+    pass
+
+
+@pytest.mark.parametrize("step", ["file", "dataset"])
+def test_threads_leave_recbole_as_it_was(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread comes while another is at it, and leaves after it."""
+    wanted = recbole_dataset.pd, recbole_datasets.Dataset._fill_nan
+    monkeypatch.setattr(build, "dataset_class", lambda config: lambda config: config["load"]())
+
+    def load(loading: Callable[[], Any]) -> None:
+        if step == "file":
+            FastLoaded()._load_feat("", loading)
+        else:
+            build._load({"load": loading})
+
+    first_has_left = threading.Event()
+    second = threading.Thread(target=load, args=(lambda: first_has_left.wait(10),))
+
+    def first() -> None:
+        second.start()
+        second.join(0.1)
+
+    load(first)
+    first_has_left.set()
+    second.join()
+    assert (recbole_dataset.pd, recbole_datasets.Dataset._fill_nan) == wanted
