@@ -47,14 +47,20 @@ class Lengths(Targets):
 Field = Tensor | Histories | Targets
 
 
-class Fields(UserDict):
-    """Fields by name; one that is kept as offsets becomes a tensor when it is looked up."""
+class Fields(UserDict, dict):  # type: ignore[misc]
+    """Fields by name; one that is kept as offsets becomes a tensor when it is looked up.
+
+    It is a ``dict`` because ``Interaction`` takes no other mapping; all stands in ``data``.
+    """
 
     def __getitem__(self, field: str) -> Tensor:
         value = self.data[field]
         if not isinstance(value, Tensor):
             value = self.data[field] = value.table()  # [R, ...] or [R, L, ...]
         return value
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Fields, (self.data,)  # a dict would be copied and pickled by its items: as tables
 
 
 class PrefixRows(Interaction):
