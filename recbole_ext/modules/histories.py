@@ -49,10 +49,10 @@ class Windows:
         start, stop = self.start[rows], self.stop[rows]  # [...] each
         is_grid = any(isinstance(part, slice) or part is ... for part in (rows, columns))
         columns = torch.arange(self.max_length, device=start.device)[columns]  # [l], [...] or []
-        if is_grid:  # each of the rows has all these columns: [..., 1]
-            start, stop = (
-                x.view(*x.shape, *[1] * columns.dim()) for x in (start, stop)
-            )  # [..., 1]
+        if is_grid:  # each of the rows has all these columns
+            ones = [1] * columns.dim()
+            start = start.view(*start.shape, *ones)  # [..., 1]
+            stop = stop.view(*stop.shape, *ones)  # [..., 1]
         places = start + columns  # [..., l] or [...]
         return torch.where(places < stop, places, padding)
 
