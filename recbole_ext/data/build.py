@@ -68,7 +68,7 @@ def create_dataset(config: Any) -> Any:
         UserError: The files are missing or malformed, or nothing is left after filtering.
     """
     check_files(config)
-    dataset = cached(config, dataset_class(config).__name__, lambda: _load(config))
+    dataset = cached(config, dataset_class(config), lambda: _load(config))
     if len(dataset.inter_feat) == 0:
         raise UserError(
             f"dataset '{config['dataset']}': no interactions are left after filtering; see "
