@@ -66,8 +66,9 @@ class Fields(UserDict, dict):  # type: ignore[misc]
 class PrefixRows(Interaction):
     """Rows of a sequential dataset, kept as offsets until somebody reads them.
 
-    Some rows, which is what a loader takes, are an ordinary ``Interaction``. A field that is looked
-    up as a whole becomes a tensor and stays one; :meth:`histories` avoids that for [R, L].
+    Some rows, which is what a loader takes, are an ordinary ``Interaction`` and a copy, also where
+    they are a slice. A field that is looked up as a whole becomes a tensor and stays one, of [R, L]
+    for a history; :meth:`histories` avoids that.
 
     Args:
         fields: Tensors of R rows, and what is kept as offsets in ``windows``.
@@ -96,6 +97,14 @@ class PrefixRows(Interaction):
                 value = _taken(value, index, windows)
                 fields[field] = value if isinstance(value, Tensor) else value.table()  # [B, ...]
         return Interaction(fields)
+
+    def __str__(self) -> str:
+        """Return what RecBole says of such rows, for which no table is made."""
+        shown = {}
+        for field, none in self[:0].interaction.items():  # [0, ...]
+            cell = none.new_empty(none.shape[1:])  # [...]
+            shown[field] = cell.expand(len(self), *cell.shape)  # [R, ...]
+        return str(Interaction(shown))
 
     def histories(self, field: str) -> Histories | Tensor:
         """Return a history field as it is kept: offsets, or a table [R, L] if it became one."""

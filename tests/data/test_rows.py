@@ -116,6 +116,13 @@ def test_a_field_that_is_looked_up_becomes_a_tensor_and_stays_one():
     assert torch.equal(histories_of(plain(), "pair_list"), plain()["pair_list"])
 
 
+def test_said_like_an_interaction_and_still_offsets():
+    rows, none = lazy(), lazy()[:0]
+    assert str(rows) == repr(rows) == str(plain()) and n_offsets(rows) == 5
+    assert str(lazy(UnsplitRows)) == str(plain())
+    assert str(lazy().part([])) == str(none)
+
+
 @pytest.mark.parametrize(
     "change",
     [
