@@ -33,6 +33,7 @@ from recbole_ext.data.eval_loaders import (
     MaskedFullSortLoader,
     attach_history,
 )
+from recbole_ext.data.fast_dataset import LOADING
 from recbole_ext.data.vocabulary import dataset_fingerprint
 from recbole_ext.types import UserError
 
@@ -67,7 +68,7 @@ def create_dataset(config: Any) -> Any:
         UserError: The files are missing or malformed, or nothing is left after filtering.
     """
     check_files(config)
-    dataset = cached(config, dataset_class(config).__name__, lambda: _load(config))
+    dataset = cached(config, dataset_class(config), lambda: _load(config))
     if len(dataset.inter_feat) == 0:
         raise UserError(
             f"dataset '{config['dataset']}': no interactions are left after filtering; see "
@@ -120,7 +121,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
 
 def _load(config: Any) -> Any:
-    with _said_of(config), _no_missing_times(config), _uncollected():
+    with _said_of(config), LOADING, _no_missing_times(config), _uncollected():
         return dataset_class(config)(config)
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 import recbole
 from recbole.utils import dataset_arguments
 
+from recbole_ext import __version__
 from recbole_ext.atomic import replacing
 from recbole_ext.config import read_yaml
 from recbole_ext.registry import RECBOLE
@@ -34,7 +35,7 @@ _OTHER_KEYS = ("encoding", "repeatable", "convert_token_to_onehot", "token_num_t
 """Settings that RecBole's datasets read though they stand in no list and no dataset's YAML."""
 
 
-def cached(config: Any, class_name: str, load: Callable[[], Any]) -> Any:
+def cached(config: Any, dataset_class: type, load: Callable[[], Any]) -> Any:
     """Return ``load()``, or its earlier result when the cache is on and still valid.
 
     Raises:
@@ -42,11 +43,11 @@ def cached(config: Any, class_name: str, load: Callable[[], Any]) -> Any:
     """
     if not (config["save_dataset"] or config["save_dataloaders"]):
         return load()
-    key = cache_key(config, class_name)
+    key = cache_key(config, dataset_class)
     path = Path(
         config["dataset_save_path"]
         or Path(config.resolved["checkpoint_dir"])
-        / f"{config['dataset']}-{class_name}-{key[:12]}.pkl"
+        / f"{config['dataset']}-{dataset_class.__name__}-{key[:12]}.pkl"
     )
     if path.is_file():
         stored_key, dataset = _read(path)
@@ -83,7 +84,7 @@ def _write(path: Path, key: str, dataset: Any) -> None:
             pickle.dump((_MARK, key, bare), stream)
 
 
-def cache_key(config: Any, class_name: str) -> str:
+def cache_key(config: Any, dataset_class: type) -> str:
     """Return a SHA-256 over a dataset's files, settings, class and the versions that read it."""
     digest = hashlib.sha256()
     for path in sorted(Path(config["data_path"]).glob(f"{config['dataset']}.*")):
@@ -94,8 +95,7 @@ def cache_key(config: Any, class_name: str) -> str:
     fields = read_yaml(RECBOLE / "properties" / "dataset" / "sample.yaml")
     names = {*dataset_arguments, *fields, *_OTHER_KEYS}
     settings = {name: config[name] for name in names}
-    versions = (recbole.__version__, np.__version__, pd.__version__)
-    digest.update(
-        repr((class_name, sorted(settings.items(), key=lambda kv: kv[0]), versions)).encode()
-    )
+    versions = (__version__, recbole.__version__, np.__version__, pd.__version__)
+    name = (dataset_class.__module__, dataset_class.__qualname__)
+    digest.update(repr((name, sorted(settings.items(), key=lambda kv: kv[0]), versions)).encode())
     return digest.hexdigest()

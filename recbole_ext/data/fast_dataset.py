@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,10 @@ else:
     Host = object
 
 
+LOADING = RLock()
+"""Held while something of RecBole's is replaced for the sake of one dataset."""
+
+
 class FastDataset(Host):
     """Mixin that stands before ``Dataset`` or one of its subclasses in the bases of a class."""
 
@@ -34,17 +39,18 @@ class FastDataset(Host):
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         """Read a plain file by :func:`recbole_ext.data.reading.read_plain`."""
-        pandas = recbole_dataset.pd
+        with LOADING:
+            pandas = recbole_dataset.pd
 
-        def read_csv(path: str, **options: Any) -> pd.DataFrame:
-            frame = read_plain(path, **options)
-            return pandas.read_csv(path, **options) if frame is None else frame
+            def read_csv(path: str, **options: Any) -> pd.DataFrame:
+                frame = read_plain(path, **options)
+                return pandas.read_csv(path, **options) if frame is None else frame
 
-        recbole_dataset.pd = copy_of(pandas, read_csv=read_csv)
-        try:
-            return super()._load_feat(filepath, source)
-        finally:
-            recbole_dataset.pd = pandas
+            recbole_dataset.pd = copy_of(pandas, read_csv=read_csv)
+            try:
+                return super()._load_feat(filepath, source)
+            finally:
+                recbole_dataset.pd = pandas
 
     def _filter_by_inter_num(self) -> None:
         """Count and drop in arrays; RecBole says which users and items have too few or too many."""
@@ -89,6 +95,17 @@ class FastDataset(Host):
         if len({column.categories.dtype for column in columns}) != 1:  # one has no token at all
             return super()._concat_remaped_tokens(remap_list)
         return union_categoricals(columns), np.cumsum([len(column) for column in columns])[:-1]
+
+    def _remap_ID_all(self) -> None:
+        """Number the tokens; columns that RecBole leaves as tokens get its dtype back.
+
+        Those are columns of ``additional_feat_suffix`` files that are no alias.
+        """
+        super()._remap_ID_all()
+        text = pd.Series(dtype=str).dtype  # that of read_csv, by pandas' version
+        for feat in (getattr(self, name) for name in self.feat_name_list):
+            for field in feat.columns[feat.dtypes == "category"]:
+                feat[field] = feat[field].astype(text)
 
     def _normalize(self) -> None:
         """Scale float columns by their extremes; a column that has but one value is RecBole's."""

@@ -47,6 +47,8 @@ class PrefixAugmentation(FastDataset):
 
     def _is_sorted(self) -> bool:
         """Tell whether the interactions stand by user and, within a user, by time."""
+        if any(field not in self.inter_feat for field in (self.uid_field, self.time_field)):
+            return False  # sorting says which is missing
         users, times = (self.inter_feat[field] for field in (self.uid_field, self.time_field))
         later = users[1:] > users[:-1]  # [M - 1]
         same = users[1:] == users[:-1]  # [M - 1]

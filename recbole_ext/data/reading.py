@@ -7,6 +7,7 @@ RecBole, and so are its complaints. Everything else they read the same, cell by 
 
 from __future__ import annotations
 
+import codecs
 import io
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MISSING = (
 
 EXACT = float(1 << 53)
 """Whole numbers from here on are rounded by one engine of pandas and not by the other."""
+
+BLOCK = 1 << 20
+"""Bytes that are decoded at a time, which bounds the memory for their text."""
 
 
 def read_plain(
@@ -57,7 +61,19 @@ def _is_plain(content: bytes, delimiter: str, encoding: str | None) -> bool:
         and len(delimiter) == 1
         and delimiter.isascii()
         and not any(special in content for special in (b'"', b"\r", b"\0", b"\xef\xbb\xbf"))
+        and (content.isascii() or _is_utf8(content))
     )
+
+
+def _is_utf8(content: bytes) -> bool:
+    """Tell whether all is text, in columns that nobody loads too; RecBole decodes every line."""
+    blocks = (content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK))
+    try:
+        for _ in codecs.iterdecode(blocks, "utf-8"):
+            pass
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _numbers(content: bytes, delimiter: str, columns: list[str]) -> dict[str, np.ndarray]:

@@ -47,8 +47,11 @@ class Lengths(Targets):
 Field = Tensor | Histories | Targets
 
 
-class Fields(UserDict):
-    """Fields by name; one that is kept as offsets becomes a tensor when it is looked up."""
+class Fields(UserDict, dict):  # type: ignore[misc]
+    """Fields by name; one that is kept as offsets becomes a tensor when it is looked up.
+
+    It is a ``dict`` because ``Interaction`` takes no other mapping; all stands in ``data``.
+    """
 
     def __getitem__(self, field: str) -> Tensor:
         value = self.data[field]
@@ -56,12 +59,16 @@ class Fields(UserDict):
             value = self.data[field] = value.table()  # [R, ...] or [R, L, ...]
         return value
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Fields, (self.data,)  # a dict would be copied and pickled by its items: as tables
+
 
 class PrefixRows(Interaction):
     """Rows of a sequential dataset, kept as offsets until somebody reads them.
 
-    Some rows, which is what a loader takes, are an ordinary ``Interaction``. A field that is looked
-    up as a whole becomes a tensor and stays one; :meth:`histories` avoids that for [R, L].
+    Some rows, which is what a loader takes, are an ordinary ``Interaction`` and a copy, also where
+    they are a slice. A field that is looked up as a whole becomes a tensor and stays one, of [R, L]
+    for a history; :meth:`histories` avoids that.
 
     Args:
         fields: Tensors of R rows, and what is kept as offsets in ``windows``.
@@ -90,6 +97,14 @@ class PrefixRows(Interaction):
                 value = _taken(value, index, windows)
                 fields[field] = value if isinstance(value, Tensor) else value.table()  # [B, ...]
         return Interaction(fields)
+
+    def __str__(self) -> str:
+        """Return what RecBole says of such rows, for which no table is made."""
+        shown = {}
+        for field, none in self[:0].interaction.items():  # [0, ...]
+            cell = none.new_empty(none.shape[1:])  # [...]
+            shown[field] = cell.expand(len(self), *cell.shape)  # [R, ...]
+        return str(Interaction(shown))
 
     def histories(self, field: str) -> Histories | Tensor:
         """Return a history field as it is kept: offsets, or a table [R, L] if it became one."""

@@ -47,9 +47,12 @@ class Windows:
         """
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
         start, stop = self.start[rows], self.stop[rows]  # [...] each
-        if isinstance(columns, slice):
-            start, stop = start[..., None], stop[..., None]  # [..., 1]
-            columns = torch.arange(self.max_length, device=start.device)[columns]  # [l]
+        is_grid = any(isinstance(part, slice) or part is ... for part in (rows, columns))
+        columns = torch.arange(self.max_length, device=start.device)[columns]  # [l], [...] or []
+        if is_grid:  # each of the rows has all these columns
+            ones = [1] * columns.dim()
+            start = start.view(*start.shape, *ones)  # [..., 1]
+            stop = stop.view(*stop.shape, *ones)  # [..., 1]
         places = start + columns  # [..., l] or [...]
         return torch.where(places < stop, places, padding)
 
@@ -57,7 +60,7 @@ class Windows:
 def gathered(values: Tensor, places: Tensor) -> Tensor:
     """Return ``values[places]``, [*places, ...], in a third of the time that indexing takes."""
     found = values.index_select(0, places.flatten())  # [n, ...]
-    return found.view(*places.shape, *values.shape[1:])
+    return found.view((*places.shape, *values.shape[1:]))
 
 
 class Histories:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from recbole.data.dataset import SequentialDataset as RecBoles
 from recbole.utils import init_seed
 
 from recbole_ext.config import Config
 from recbole_ext.data import build, cache
 from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.builtin_datasets import Dataset, SequentialDataset
 from recbole_ext.types import UserError
 
 
@@ -123,11 +125,22 @@ def test_another_version_of_a_library_is_another_cache(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(settings)
-    key = cache.cache_key(config, "SequentialDataset")
-    assert cache.cache_key(config_of(settings), "SequentialDataset") == key
-    assert cache.cache_key(config, "Dataset") != key
-    monkeypatch.setattr(cache.pd, "__version__", "99")
-    assert cache.cache_key(config, "SequentialDataset") != key
+    key = cache.cache_key(config, SequentialDataset)
+    assert cache.cache_key(config_of(settings), SequentialDataset) == key
+    for owner, name in ((cache.pd, "__version__"), (cache, "__version__")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, "99")
+            assert cache.cache_key(config, SequentialDataset) != key
+    assert cache.cache_key(config, SequentialDataset) == key
+
+
+def test_another_class_is_another_cache_though_it_has_the_same_name(
+    settings: dict[str, Any],
+) -> None:
+    config = config_of(settings)
+    mine = type("SequentialDataset", (SequentialDataset,), {})
+    classes = (SequentialDataset, RecBoles, Dataset, mine)
+    assert len({cache.cache_key(config, cls) for cls in classes}) == len(classes)
 
 
 def test_saving_loaders_changes_no_result(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import torch
 from recbole.data import dataset as recbole_datasets
 
 from recbole_ext.config import Config
+from recbole_ext.data import build
 from recbole_ext.data.builtin_datasets import OURS, Dataset
+from recbole_ext.data.fast_dataset import FastDataset, recbole_dataset
 
 INTER = "user_id:token\titem_id:token\ttimestamp:float\trating:float\ttags:token_seq"
 ITEM = "item_id:token\tprice:float\tmaker:token\tgenre:token_seq"
@@ -127,6 +131,21 @@ def test_loaded_and_split_like_recbole(settings: str, data_path: Path) -> None:
         assert_same_dataset(found, split)
 
 
+@pytest.mark.parametrize("cells", [("", "g"), ("NA", ""), ("g", "h")], ids=str)
+@pytest.mark.parametrize("more", [{}, {"alias_of_item_id": ["entity"]}], ids=["no alias", "alias"])
+def test_tokens_of_further_files_stay_tokens_unless_they_are_an_alias(
+    cells: tuple[str, str], more: dict[str, Any], data_path: Path
+) -> None:
+    lines = ["entity:token\tkind:token\tweight:float\tvector:float_seq"]
+    lines += [f"i{i}\t{cells[i % 2]}\t{i}\t{i} 1" for i in range(6)]
+    (data_path / "mixed" / "mixed.ent").write_text("\n".join([*lines, ""]))
+    settings = {"load_col": None, "additional_feat_suffix": ["ent"], **more}
+    theirs = recbole_datasets.Dataset(config_of(data_path, **settings))
+    ours = Dataset(config_of(data_path, **settings))
+    assert all(type(kind) in (str, int) for kind in theirs.ent_feat["kind"])  # 0 where missing
+    assert_same_dataset(ours, theirs)
+
+
 SPLITS = [
     {"split": {"LS": mode}, "order": order, "mode": "labeled", "group_by": "user"}
     for mode in ("valid_and_test", "valid_only", "test_only")
@@ -213,3 +232,39 @@ def test_scaling_a_column_of_one_value_warns_like_recbole(
 def test_our_classes_are_recboles_with_the_same_name() -> None:
     for theirs, ours in OURS.items():
         assert issubclass(ours, theirs) and ours.__name__ == theirs.__name__
+
+
+class Loaded:
+    """Stands for RecBole's class; to load it is to call what is given."""
+
+    def _load_feat(self, filepath: str, source: Callable[[], None]) -> None:
+        source()
+
+
+class FastLoaded(FastDataset, Loaded):  # type: ignore[misc]
+    pass
+
+
+@pytest.mark.parametrize("step", ["file", "dataset"])
+def test_threads_leave_recbole_as_it_was(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread comes while another is at it, and leaves after it."""
+    wanted = recbole_dataset.pd, recbole_datasets.Dataset._fill_nan
+    monkeypatch.setattr(build, "dataset_class", lambda config: lambda config: config["load"]())
+
+    def load(loading: Callable[[], Any]) -> None:
+        if step == "file":
+            FastLoaded()._load_feat("", loading)
+        else:
+            build._load({"load": loading})
+
+    first_has_left = threading.Event()
+    second = threading.Thread(target=load, args=(lambda: first_has_left.wait(10),))
+
+    def first() -> None:
+        second.start()
+        second.join(0.1)
+
+    load(first)
+    first_has_left.set()
+    second.join()
+    assert (recbole_dataset.pd, recbole_datasets.Dataset._fill_nan) == wanted

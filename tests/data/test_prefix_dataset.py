@@ -129,6 +129,16 @@ def test_numerical_features(rich):
         assert_same_rows(own, their)
 
 
+def test_interactions_without_times_are_refused_as_by_recbole(rich):
+    said = []
+    for cls in (PrefixDataset, SequentialDataset):
+        dataset = make(cls, rich, "rich", load_col={"inter": ["user_id", "item_id"]})
+        with pytest.raises(ValueError, match="timestamp.* is not exist") as error:
+            dataset.build()
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
 def test_ml_100k_rows_are_recboles():
     ours, theirs = (
         make(cls, **ML_COLUMNS, MAX_ITEM_LIST_LENGTH=50).build()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_ext.data import reading
 from recbole_ext.data.reading import MISSING, read_plain
 
 HEADER = "user:token\titem:token\ttime:float\ttags:token_seq\tparts:float_seq"
@@ -144,10 +145,28 @@ def test_other_separators_and_encodings_are_left_to_recbole(
     assert found is None
 
 
-def test_no_utf8_is_left_to_recbole(tmp_path: Path) -> None:
-    (tmp_path / "x.inter").write_bytes(f"{HEADER}\na\t".encode() + b"\xe9\t1\tt\t1\n")
-    options = {"usecols": HEADER.split("\t")[:2], "dtype": dict.fromkeys(HEADER.split("\t"), str)}
-    assert read_plain(str(tmp_path / "x.inter"), delimiter="\t", **options) is None
+@pytest.mark.parametrize(
+    "cells", [b"a\t\xe9", b"\xe9\ta", "\t\u00e9".encode("latin-1"), b"a\t\xc3"]
+)
+@pytest.mark.parametrize("n_columns", [1, 2, 3])
+def test_no_utf8_is_left_to_recbole(tmp_path: Path, cells: bytes, n_columns: int) -> None:
+    """In columns that are not loaded too."""
+    path = tmp_path / "x.inter"
+    path.write_bytes(b"time:float\titem:token\tuser:token\n1\t" + cells)
+    types = {"time:float": np.float64, "item:token": str, "user:token": str}
+    options = {"delimiter": "\t", "usecols": list(types)[:n_columns], "dtype": types}
+    assert read_plain(str(path), **options) is None
+    with pytest.raises(UnicodeDecodeError):
+        pd.read_csv(path, engine="python", **options)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 1 << 20])
+def test_text_is_text_however_it_is_cut(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BLOCK", block)
+    found, slowly = read(tmp_path / "x.inter", table(["é", "\u2028", "\U0001f3ac"], ["1"]))
+    assert_same(found, slowly())
 
 
 def test_a_file_of_one_column_is_left_to_recbole(tmp_path: Path) -> None:

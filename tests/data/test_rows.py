@@ -116,6 +116,13 @@ def test_a_field_that_is_looked_up_becomes_a_tensor_and_stays_one():
     assert torch.equal(histories_of(plain(), "pair_list"), plain()["pair_list"])
 
 
+def test_said_like_an_interaction_and_still_offsets():
+    rows, none = lazy(), lazy()[:0]
+    assert str(rows) == repr(rows) == str(plain()) and n_offsets(rows) == 5
+    assert str(lazy(UnsplitRows)) == str(plain())
+    assert str(lazy().part([])) == str(none)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -148,6 +155,13 @@ def test_changed_in_place_like_an_interaction(change):
         lambda rows: rows.repeat_interleave(3),
         lambda rows: Interaction({f: torch.from_numpy(v) for f, v in rows.numpy().items()}),
         copy.copy,
+        lambda rows: Interaction(rows.interaction),
+        lambda rows: Interaction(dict(rows.interaction)),
+        lambda rows: Interaction({**rows.interaction}),
+        lambda rows: Interaction({} | rows.interaction),
+        lambda rows: Interaction(rows.interaction.copy()),
+        lambda rows: Interaction(dict(**rows.interaction)),
+        lambda rows: Interaction(copy.copy(rows.interaction)),
     ],
 )
 def test_copied_like_an_interaction(copied):
@@ -168,4 +182,6 @@ def test_the_fields_themselves_are_a_mapping_of_tensors():
     wanted = plain().interaction
     assert all(torch.equal(value, wanted[field]) for field, value in fields.items())
     assert all(map(torch.equal, lazy().interaction.values(), wanted.values()))
+    assert isinstance(fields, dict) and bool(fields) and list(fields) == list(wanted)
+    assert torch.equal(fields.pop("item_list"), wanted["item_list"]) and "item_list" not in fields
     assert all(isinstance(value, torch.Tensor) for value in {**lazy().interaction}.values())

@@ -9,6 +9,7 @@ from recbole_ext.modules import histories as module
 from recbole_ext.modules.histories import Histories, Windows
 
 START, STOP, LONGEST = [0, 2, 3, 5, 0], [1, 5, 5, 6, 3], 4
+PAIR = torch.tensor([-1, 2])
 
 
 def made(width: int | None = None) -> tuple[Histories, torch.Tensor]:
@@ -46,12 +47,48 @@ def test_table(monkeypatch, width, padded_rows):
         (slice(1, 3), slice(1, None)),
         (torch.tensor([1, 4, 0]), torch.tensor([2, 0, 3])),
         torch.tensor([], dtype=torch.int64),
+        (slice(None), -1),
+        (slice(None), 0),
+        (..., -2),
+        (1, -4),
+        (-1, ...),
+        (torch.tensor([1, 4]), ...),
+        (torch.tensor([1, 4]), -2),
+        (torch.tensor([1, 4]), PAIR),
+        (torch.tensor([[0], [4], [2]]), PAIR),
+        (slice(1, 4), PAIR),
+        (slice(1, 4), PAIR.view(2, 1)),
+        (slice(None), slice(-2, None)),
+        (3, [0, -1]),
+        (slice(None), torch.tensor([True, False, True, False])),
     ],
     ids=str,
 )
-def test_indexed_like_the_table(index):
-    histories, table = made()
-    assert torch.equal(histories[index], table[index])
+@pytest.mark.parametrize("width", [None, 2])
+def test_indexed_like_the_table(index, width):
+    histories, table = made(width)
+    if width is None or not (isinstance(index, tuple) and index[0] is ...):  # of 2 dims then
+        assert torch.equal(histories[index], table[index])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [(0, LONGEST), (0, -LONGEST - 1), (PAIR, torch.tensor([0, 9])), (slice(2), [-9]), (5, 0), -6],
+    ids=str,
+)
+def test_places_outside_the_table_are_refused_like_its_own(index):
+    for table in made():
+        with pytest.raises(IndexError):
+            table[index]
+
+
+def test_rows_of_no_values():
+    windows = Windows(torch.tensor([0, 2, 2]), torch.tensor([0, 2, 3]), 2)
+    histories, table = Histories(torch.tensor([7, 8, 9, 0]), windows), torch.zeros(3, 2).long()
+    table[2, 0] = 9
+    assert torch.equal(histories.table(), table)
+    for index in (0, slice(2), (slice(None), -1), (slice(None), 0), (torch.tensor([1, 2]), 0)):
+        assert torch.equal(histories[index], table[index])
 
 
 def test_iterated_like_the_table():
