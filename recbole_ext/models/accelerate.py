@@ -20,7 +20,7 @@ from recbole_ext.modules.attention import TransformerLayer
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.modules.item_softmax import chunked_cross_entropy
 from recbole_ext.modules.transformer import by_length
-from recbole_ext.types import UserError
+from recbole_ext.registry import can_accelerate, is_accelerated
 
 
 class Encoder(nn.Module):
@@ -138,7 +138,7 @@ class ItemSoftmax:
         )
 
 
-TESTED: dict[str, tuple[type, ...]] = {
+PARTS: dict[str, tuple[type, ...]] = {
     "SASRec": (LastState, ItemSoftmax),
     "SASRecF": (LastState, ItemSoftmax),
     "FDSA": (LastState, ItemSoftmax),
@@ -153,8 +153,7 @@ TESTED: dict[str, tuple[type, ...]] = {
     "S3Rec": (Trimmed,),
     "LightSANs": (),  # its softmax runs over the positions, padding included
 }
-"""RecBole's models that may be accelerated: those that ``tests/models/test_accelerate.py`` holds
-against RecBole's. The entry says how much is left out; all get the faster dropout and layers."""
+"""What is left out of each of ``registry.ACCELERATED``; all get the faster dropout and layers."""
 
 
 def accelerated(model: Any, config: Any) -> Any:
@@ -163,25 +162,20 @@ def accelerated(model: Any, config: Any) -> Any:
     Our own models are fast as they are.
 
     Raises:
-        UserError: The model is none of :data:`TESTED`.
+        UserError: The model is not meant for it; see :func:`recbole_ext.registry.is_accelerated`.
     """
     name, theirs = config["model"], type(model)
-    if not theirs.__module__.startswith("recbole.model."):
-        return model
-    if not config["accelerate"]:
-        if name in TESTED:
+    if not is_accelerated(config, config.model_class):
+        if can_accelerate(theirs):
             logging.getLogger().info(
                 "accelerate: true would train %s faster, with the same function of the same "
                 "parameters and other random numbers",
                 name,
             )
         return model
-    if name not in TESTED:
-        raise UserError(
-            f"accelerate: {name} is not among the models that it is tested for "
-            f"({', '.join(TESTED)}); leave it out"
-        )
-    parts: Any = TESTED[name]
+    if not can_accelerate(theirs):  # ours, or done already
+        return model
+    parts: Any = PARTS[name]
     logging.getLogger().info(
         "accelerate: %s with faster layers and dropout%s",
         name,

@@ -16,7 +16,7 @@ CPU_ROWS = 128
 """Most rows of logits at once on a CPU: so that the logits of a small catalogue stay in cache."""
 
 LOW_SCALE = 256.0
-"""Probabilities are multiplied by it in a 16-bit type, of which float16 is short of both ends: one in
+"""Probabilities are multiplied by it in a 16-bit type: float16 has little room at both ends. One in
 a million items keeps its digits, and a mean of weights up to 255 does not overflow."""
 
 PROPOSALS = ("uniform", "popularity")

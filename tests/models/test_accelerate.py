@@ -12,13 +12,17 @@ from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 from torch import nn
 
+from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.config import Config
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.build import create_dataset, create_loaders
-from recbole_ext.models.accelerate import TESTED, accelerated
+from recbole_ext.data.vocabulary import vocabulary_of
+from recbole_ext.models.accelerate import PARTS, accelerated
 from recbole_ext.modules import transformer
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.quick_start import load_run, run
+from recbole_ext.registry import ACCELERATED, get_model
+from recbole_ext.trainer.hooked_trainer import build_trainer
 from recbole_ext.types import UserError
 
 FEATURES = {"item": ["item_id", "class", "release_year"]}
@@ -67,7 +71,11 @@ def loss_and_gradients(model: Any, batch: Any) -> tuple[torch.Tensor, dict[str, 
     }
 
 
-@pytest.mark.parametrize("name", TESTED)
+def test_every_model_of_the_list_has_its_parts():
+    assert tuple(PARTS) == ACCELERATED
+
+
+@pytest.mark.parametrize("name", ACCELERATED)
 def test_loss_gradients_and_scores_are_those_of_recbole(name, tiny_settings, monkeypatch):
     monkeypatch.setattr(transformer, "CHUNK_ITEMS", 25)  # several parts of a batch
     config, train, theirs = build(name, tiny_settings)
@@ -149,18 +157,39 @@ def test_it_is_off_by_default_and_suggested_in_one_line(tiny_settings, caplog):
 
 @pytest.mark.parametrize("name", ["Caser", "NextItNet", "SINE"])
 def test_other_models_are_refused(name, tiny_settings):
-    config = Config(name, "tiny", config_dict={**tiny_settings, "accelerate": True})
+    with pytest.raises(UserError, match=f"accelerate: {name} .*SASRec"):
+        Config(name, "tiny", config_dict={**tiny_settings, "accelerate": True})
+
+
+class SASRec(get_model("SASRec")):  # type: ignore[misc]
+    """A user's own: what is left out may be what it reads, and its name does not matter."""
+
+
+def test_a_model_derived_from_recboles_is_refused_everywhere(tiny_settings, tmp_path):
+    with pytest.raises(UserError, match="accelerate: SASRec of .*test_accelerate is not among"):
+        Config(SASRec, "tiny", config_dict={**tiny_settings, "accelerate": True})
+    config = Config(SASRec, "tiny", config_dict=tiny_settings)
     dataset = create_dataset(config)
     train, _, _ = create_loaders(config, dataset)
-    with pytest.raises(UserError, match=f"accelerate: {name} .*SASRec"):
-        accelerated(config.model_class(config, train._dataset), config)
+    model = config.model_class(config, train._dataset)
+    assert accelerated(model, config) is model and type(model) is SASRec
+    config["accelerate"] = True  # past the check of the settings
+    for attempt in (
+        lambda: create_loaders(config, dataset),
+        lambda: accelerated(model, config),
+        lambda: build_trainer(config, model, tmp_path, CallbackList(()), vocabulary_of(dataset)),
+    ):
+        with pytest.raises(UserError, match="accelerate: SASRec of .*test_accelerate"):
+            attempt()
 
 
-def test_our_own_models_stay_as_they_are(tiny_settings):
+def test_our_own_models_stay_as_they_are(tiny_settings, caplog):
     config = Config("DuoRec", "tiny", config_dict={**tiny_settings, "accelerate": True})
     train, _, _ = create_loaders(config, create_dataset(config))
     model = config.model_class(config, train._dataset)
-    assert accelerated(model, config) is model and type(model) is config.model_class
+    with caplog.at_level(logging.INFO):
+        assert accelerated(model, config) is model and type(model) is config.model_class
+    assert not caplog.records
 
 
 def test_bucket_window_groups_the_rows_of_an_accelerated_model(tiny_settings):
