@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from recbole_ext.trainer import batch_hooks, fast_step
+from recbole_ext.trainer.checkpoint import read_checkpoint
 from recbole_ext.trainer.fast_step import UnreadLoss, fuse, read
+from recbole_ext.trainer.loose_state import LooseState
 from recbole_ext.trainer.prefetch import OnDevice
 from recbole_ext.types import UserError
 from tests.trainer.training import prepare
@@ -50,6 +52,28 @@ def test_recboles_models_get_it_only_with_accelerate(
 ):
     run = prepare(model, {**tiny_settings, "accelerate": accelerate}, tmp_path / "run")
     assert run.trainer.optimizer.param_groups[0]["fused"] is fused
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_resume_steps_as_this_run_would_and_keeps_the_moments(before, tiny_settings, tmp_path):
+    folder = tmp_path / "run"
+    prepare("SASRec", {**tiny_settings, "accelerate": before, "epochs": 1}, folder).fit()
+    saved = read_checkpoint(folder / "last.pt")["optimizers"]["optimizer"]
+    assert bool(saved["param_groups"][0]["fused"]) is before
+    run = prepare("SASRec", {**tiny_settings, "accelerate": not before}, folder)
+    fresh = {key: run.trainer.optimizer.param_groups[0][key] for key in ("fused", "foreach")}
+    run.trainer.resume_from(folder / "last.pt")
+    run.trainer.state.train_data = run.train
+    run.trainer._loose = LooseState(run.model)
+    run.trainer._restore(run.trainer._resumed)
+    (group,) = run.trainer.optimizer.param_groups
+    assert {key: group[key] for key in fresh} == fresh and bool(fresh["fused"]) is not before
+    found = run.trainer.optimizer.state_dict()["state"]
+    assert found.keys() == saved["state"].keys()
+    for number, moments in saved["state"].items():
+        assert all(torch.equal(found[number][key], value) for key, value in moments.items())
+    run.fit()
+    assert group["fused"] == fresh["fused"] and run.trainer.state.epoch == 1
 
 
 def test_an_unread_loss_adds_up_to_the_bit_and_gives_its_gradient():
