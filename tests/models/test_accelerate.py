@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -144,6 +145,24 @@ def test_a_run_says_what_it_leaves_out_and_its_checkpoint_is_recboles(
     )
     again = load_run(result["folder"]).model  # for a report, with the run's own settings
     assert all(torch.equal(again.state_dict()[key], value) for key, value in saved.items())
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "BERT4Rec", "LightSANs"])
+def test_an_accelerated_model_can_be_pickled(name, tiny_settings, tmp_path):
+    config, train, theirs = build(name, tiny_settings)
+    ours = accelerated(theirs, config)
+    torch.save(ours, tmp_path / "model.pt")
+    batch = next(iter(train))
+    expected, gradients = loss_and_gradients(ours, batch)
+    for again in (
+        pickle.loads(pickle.dumps(ours)),
+        copy.deepcopy(ours),
+        torch.load(tmp_path / "model.pt", weights_only=False),
+    ):
+        assert type(again) is type(ours) and again is not ours
+        found, found_gradients = loss_and_gradients(again, batch)
+        assert torch.equal(found, expected)
+        assert all(torch.equal(found_gradients[key], gradients[key]) for key in gradients)
 
 
 def test_it_is_off_by_default_and_suggested_in_one_line(tiny_settings, caplog):
