@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.layers import TransformerEncoder
 from recbole.utils import init_seed
 from torch import nn
 
@@ -18,7 +19,7 @@ from recbole_ext.config import Config
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.vocabulary import vocabulary_of
-from recbole_ext.models.accelerate import PARTS, accelerated
+from recbole_ext.models.accelerate import PARTS, Encoder, accelerated
 from recbole_ext.modules import transformer
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.quick_start import load_run, run
@@ -76,10 +77,17 @@ def test_every_model_of_the_list_has_its_parts():
     assert tuple(PARTS) == ACCELERATED
 
 
-@pytest.mark.parametrize("name", ACCELERATED)
-def test_loss_gradients_and_scores_are_those_of_recbole(name, tiny_settings, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "dropout"),
+    [
+        *((name, 0.0) for name in ACCELERATED),
+        # never drops anything, and takes the way of training all the same
+        *((name, 2.0**-40) for name in ("SASRec", "GCSAN", "BERT4Rec")),
+    ],
+)
+def test_loss_gradients_and_scores_are_those_of_recbole(name, dropout, tiny_settings, monkeypatch):
     monkeypatch.setattr(transformer, "CHUNK_ITEMS", 25)  # several parts of a batch
-    config, train, theirs = build(name, tiny_settings)
+    config, train, theirs = build(name, tiny_settings, dropout)
     ours = accelerated(copy.deepcopy(theirs), config)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for batch in (next(iter(train)), short_rows(train)):
@@ -99,6 +107,56 @@ def test_loss_gradients_and_scores_are_those_of_recbole(name, tiny_settings, mon
                     rtol=1e-4,
                 )
         ours.train(), theirs.train()
+
+
+@pytest.mark.parametrize("use_last", [False, True])
+@pytest.mark.parametrize("kind", ["causal", "padding"])
+def test_the_encoder_in_training_is_recboles_where_nothing_is_dropped(kind, use_last, monkeypatch):
+    theirs, ours = encoders(hidden_dropout_prob=2.0**-40, attn_dropout_prob=2.0**-40)
+    x, lengths = torch.randn(4, 6, 8, requires_grad=True), torch.tensor([1, 6, 3, 2])
+    real = torch.arange(6) < lengths[:, None]  # [B, L]
+    seen = real[:, None, None, :]  # [B, 1, 1, L]
+    if kind == "causal":
+        seen = seen & torch.ones(6, 6, dtype=torch.bool).tril()  # [B, 1, L, L]
+    mask = torch.where(seen, 0.0, -10000.0)
+    expected = theirs.train()(x, mask)
+    monkeypatch.delattr("torch.nn.functional.scaled_dot_product_attention")  # not that of training
+    ours.last = lengths - 1 if use_last else None
+    found = ours.train()(x, mask)
+    assert len(found) == len(expected) == 2
+    torch.testing.assert_close(found[0][real], expected[0][real], atol=1e-5, rtol=1e-5)
+    rows = torch.arange(4)
+    read = found[1][:, 0] if use_last else found[1][rows, lengths - 1]  # [B, D]
+    wanted = expected[1][rows, lengths - 1]  # [B, D]
+    if not use_last:
+        read, wanted = found[1][real], expected[1][real]  # [n, D]
+    torch.testing.assert_close(read, wanted, atol=1e-5, rtol=1e-5)
+    weights = torch.randn_like(wanted)
+    for mine, other in zip(
+        torch.autograd.grad((read * weights).sum(), [x, *ours.parameters()]),
+        torch.autograd.grad((wanted * weights).sum(), [x, *theirs.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+def test_every_dropout_of_a_layer_has_recboles_probability():
+    theirs, ours = encoders(hidden_dropout_prob=0.2, attn_dropout_prob=0.6)
+    for mine, other in zip(ours.layer, theirs.layer, strict=True):
+        attention, recboles = mine.multi_head_attention, other.multi_head_attention
+        assert attention.attn_dropout_prob == recboles.attn_dropout.p == 0.6
+        assert attention.out_dropout.p == recboles.out_dropout.p == 0.2
+        assert mine.feed_forward.dropout.p == other.feed_forward.dropout.p == 0.2
+
+
+def encoders(**dropouts: float) -> tuple[TransformerEncoder, Encoder]:
+    """Return RecBole's encoder with parameters that all differ, and ours with copies of them."""
+    torch.manual_seed(0)
+    theirs = TransformerEncoder(2, 2, 8, 16, **dropouts)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return theirs, Encoder(copy.deepcopy(theirs))
 
 
 def short_rows(train: Any) -> Interaction:
