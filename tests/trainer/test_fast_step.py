@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from recbole_ext.models.accelerate import accelerated
 from recbole_ext.trainer import batch_hooks, fast_step
 from recbole_ext.trainer.checkpoint import read_checkpoint
 from recbole_ext.trainer.fast_step import UnreadLoss, fuse, read
@@ -153,8 +154,6 @@ def test_enable_amp_trains_our_model_near_float32(train_on, contrast, tiny_setti
 
 
 def test_enable_amp_trains_an_accelerated_model(tiny_settings, tmp_path):
-    from recbole_ext.models.accelerate import accelerated
-
     losses = []
     for amp in (False, True):
         settings = {**tiny_settings, "enable_amp": amp, "accelerate": True}
@@ -163,3 +162,44 @@ def test_enable_amp_trains_an_accelerated_model(tiny_settings, tmp_path):
         run.fit()
         losses.append(run.trainer.train_loss_dict[1])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        *(
+            ("DuoRec", {"train_on": t, "contrast": c})
+            for t in ("prefix", "causal")
+            for c in ("us_x", "us")
+        ),
+        ("SASRec", {"accelerate": True}),
+    ],
+)
+def test_gradients_in_low_precision_point_where_those_in_float32_do(
+    model, settings, tiny_settings, tmp_path
+):
+    run = prepare(model, {**tiny_settings, **settings}, tmp_path / "run")
+    net, batch = accelerated(run.model, run.config), next(iter(run.train))
+    found = []
+    for amp in (False, True):
+        net.zero_grad()
+        torch.manual_seed(0)  # the same dropout
+        with torch.autocast("cpu", enabled=amp):  # as in RecBole's loop: bfloat16
+            loss = net.calculate_loss(batch)
+        loss.backward()
+        found.append({k: p.grad.clone() for k, p in net.named_parameters() if p.grad is not None})
+    exact, low = found
+    assert exact.keys() == low.keys() and not torch.equal(flat(exact), flat(low))
+    assert cosine(flat(low), flat(exact)) > 0.99
+    assert flat(low).norm() == pytest.approx(flat(exact).norm().item(), rel=0.05)
+    for key, gradient in exact.items():
+        if not key.endswith("key.bias"):  # its true gradient is 0
+            assert cosine(low[key].flatten(), gradient.flatten()) > 0.95, key
+
+
+def flat(gradients):
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
+
+
+def cosine(a, b):
+    return float(a.double() @ b.double() / (a.double().norm() * b.double().norm()))
