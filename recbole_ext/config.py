@@ -35,6 +35,7 @@ from recbole_ext.registry import (
     extension_models,
     family_of,
     get_model,
+    is_accelerated,
 )
 from recbole_ext.settings_check import check_keys, check_types, typed_comments
 from recbole_ext.settings_values import check_metrics, check_values
@@ -259,6 +260,7 @@ class Config(RecBoleConfig):
         check_types(merged, typed_comments(self.layers), self.internal_config_dict)
         check_values(merged)
         check_metrics(merged)
+        is_accelerated(merged, self.model_class)  # refuses the others
         if merged.get("mask_history") is None:
             # RecBole's way: history is masked but for sequential models; said here, and recorded
             merged["mask_history"] = self.model_class.type != ModelType.SEQUENTIAL

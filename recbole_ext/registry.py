@@ -10,7 +10,9 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import recbole
 from recbole.utils import get_trainer as recbole_trainer
@@ -21,6 +23,24 @@ from recbole_ext.types import UserError, suggest
 RECBOLE = Path(recbole.__file__).resolve().parent
 EXTRA_OF = {"XGBoost": "xgboost", "LightGBM": "lightgbm", "NCL": "faiss-cpu"}
 """Built-in models that need a package which RecBole does not declare."""
+
+ACCELERATED = (
+    "SASRec",
+    "SASRecF",
+    "FDSA",
+    "GCSAN",
+    "CORE",
+    "GRU4Rec",
+    "GRU4RecF",
+    "NARM",
+    "STAMP",
+    "SRGNN",
+    "BERT4Rec",
+    "S3Rec",
+    "LightSANs",
+)
+"""RecBole's models that may be accelerated: those that ``tests/models/test_accelerate.py`` holds
+against RecBole's. ``models/accelerate.py`` says what is done to each."""
 
 
 def extension_models() -> dict[str, Path]:
@@ -78,6 +98,33 @@ def get_model(name: str) -> type:
 def get_trainer(model_type: object, name: str) -> type:
     """Return RecBole's trainer class of a model: by name where RecBole has one, else by type."""
     return recbole_trainer(model_type, name)
+
+
+def is_accelerated(settings: Mapping[str, Any], model_class: type) -> bool:
+    """Return whether ``accelerate`` is set, for a model that it is meant for.
+
+    These are our own models and :data:`ACCELERATED`; a class derived from one of RecBole's may read
+    what is left out.
+
+    Raises:
+        UserError: It is set, and the model is another.
+    """
+    if not settings["accelerate"]:
+        return False
+    # ExtRecommender, by its module: that layer is above this one
+    is_ours = any(base.__module__ == "recbole_ext.models.base" for base in model_class.__mro__)
+    if not (is_ours or can_accelerate(model_class)):
+        raise UserError(
+            f"accelerate: {model_class.__name__} of {model_class.__module__} is not among the "
+            f"models of RecBole that it is tested for ({', '.join(ACCELERATED)}); leave it out"
+        )
+    return True
+
+
+def can_accelerate(model_class: type) -> bool:
+    """Return whether a class is one of :data:`ACCELERATED` itself, not derived from it."""
+    is_theirs = model_class.__module__.startswith("recbole.model.")
+    return is_theirs and model_class.__name__ in ACCELERATED
 
 
 def check_model(found: object, name: str) -> type:

@@ -13,9 +13,8 @@ from recbole_ext.compare.controls import Variant, variants_of
 from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
 from recbole_ext.config import Config, parse_overrides, read_yaml
 from recbole_ext.data.check import check_files
-from recbole_ext.models.accelerate import is_tested
 from recbole_ext.quick_start import PLACE_KEYS
-from recbole_ext.registry import get_model
+from recbole_ext.registry import can_accelerate, get_model
 from recbole_ext.types import UserError, suggest
 
 Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
@@ -109,7 +108,7 @@ def plan(
         return {
             **PROTOCOL,
             **({} if getattr(model_class, "warm_start", None) else TRAINING),
-            "accelerate": bool(accelerate) and is_tested(model_class),
+            "accelerate": bool(accelerate) and can_accelerate(model_class),
             **given,
             **by_dataset.get(dataset, {}),
             **by_model.get(one.model, {}),

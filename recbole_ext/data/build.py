@@ -35,6 +35,7 @@ from recbole_ext.data.eval_loaders import (
 )
 from recbole_ext.data.fast_dataset import LOADING
 from recbole_ext.data.vocabulary import dataset_fingerprint
+from recbole_ext.registry import is_accelerated
 from recbole_ext.types import UserError
 
 _BY_TYPE = {
@@ -83,6 +84,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     The steps and their order are RecBole's ``data_preparation``, so the batches are RecBole's too.
     """
+    is_fast = is_accelerated(config, config.model_class)  # refuses before there is work
     with _said_of(config):
         built = dataset.build()
     train_set, valid_set, test_set = built
@@ -98,7 +100,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         train_class = train_class(config)
     train_class = train_class or get_dataloader(config, "train")
     is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    buckets = is_sequential and config["accelerate"] and config["bucket_window"]
+    buckets = is_sequential and is_fast and config["bucket_window"]
     if buckets and train_class is TrainDataLoader:
         train_class = BucketedTrainDataLoader
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:

@@ -9,6 +9,7 @@ that are not read out, temporaries that do not fit a cache.
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from recbole_ext.modules.attention import TransformerLayer
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.modules.item_softmax import chunked_cross_entropy
 from recbole_ext.modules.transformer import by_length
-from recbole_ext.types import UserError
+from recbole_ext.registry import can_accelerate, is_accelerated
 
 
 class Encoder(nn.Module):
@@ -69,7 +70,15 @@ def _layer(theirs: Any) -> TransformerLayer:
     return ours
 
 
-class ByLength:
+class Accelerated:
+    """What an accelerated class is pickled by: there is no import path to it, only to RecBole's."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return RecBole's class, the last of the bases, and the state."""
+        return _unpickled, (type(self).__bases__[-1],), self.__dict__
+
+
+class ByLength(Accelerated):
     """For models that encode each history for itself: ``forward(item_seq[, item_seq_len])``."""
 
     leaves_out = "padding"
@@ -110,7 +119,7 @@ class LastState(ByLength):
         return super().gather_indexes(output, gather_index)  # type: ignore[misc]
 
 
-class Trimmed:
+class Trimmed(Accelerated):
     """For models that read states at several positions: ``forward(item_seq, ...) -> [B, L, D]``."""
 
     leaves_out = "shared padding"
@@ -123,7 +132,7 @@ class Trimmed:
         return F.pad(states, (0, 0, 0, item_seq.size(1) - longest))  # [B, L, D]
 
 
-class ItemSoftmax:
+class ItemSoftmax(Accelerated):
     """For models with RecBole's usual loss, a softmax over ``item_embedding``."""
 
     leaves_out = "the matrix of all logits"
@@ -138,7 +147,7 @@ class ItemSoftmax:
         )
 
 
-TESTED: dict[str, tuple[type, ...]] = {
+PARTS: dict[str, tuple[type, ...]] = {
     "SASRec": (LastState, ItemSoftmax),
     "SASRecF": (LastState, ItemSoftmax),
     "FDSA": (LastState, ItemSoftmax),
@@ -153,13 +162,7 @@ TESTED: dict[str, tuple[type, ...]] = {
     "S3Rec": (Trimmed,),
     "LightSANs": (),  # its softmax runs over the positions, padding included
 }
-"""RecBole's models that may be accelerated: those that ``tests/models/test_accelerate.py`` holds
-against RecBole's. The entry says how much is left out; all get the faster dropout and layers."""
-
-
-def is_tested(model_class: type) -> bool:
-    """Return whether a model is one of RecBole's that may be accelerated."""
-    return model_class.__module__.startswith("recbole.model.") and model_class.__name__ in TESTED
+"""What is left out of each of ``registry.ACCELERATED``; all get the faster dropout and layers."""
 
 
 def accelerated(model: Any, config: Any) -> Any:
@@ -168,25 +171,21 @@ def accelerated(model: Any, config: Any) -> Any:
     Our own models are fast as they are.
 
     Raises:
-        UserError: The model is none of :data:`TESTED`.
+        UserError: The model is not meant for it; see :func:`recbole_ext.registry.is_accelerated`.
     """
-    name, theirs = config["model"], type(model)
-    if not theirs.__module__.startswith("recbole.model."):
-        return model
-    if not config["accelerate"]:
-        if name in TESTED:
+    name = config["model"]
+    theirs: Any = type(model)
+    if not is_accelerated(config, config.model_class):
+        if can_accelerate(theirs):
             logging.getLogger().info(
                 "accelerate: true would train %s faster, with the same function of the same "
                 "parameters and other random numbers",
                 name,
             )
         return model
-    if name not in TESTED:
-        raise UserError(
-            f"accelerate: {name} is not among the models that it is tested for "
-            f"({', '.join(TESTED)}); leave it out"
-        )
-    parts: Any = TESTED[name]
+    if not can_accelerate(theirs):  # ours, or done already
+        return model
+    parts: Any = PARTS[theirs.__name__]
     logging.getLogger().info(
         "accelerate: %s with faster layers and dropout%s",
         name,
@@ -194,9 +193,21 @@ def accelerated(model: Any, config: Any) -> Any:
     )
     _replace(model)
     if parts:
-        names = {"__module__": __name__, "__doc__": theirs.__doc__}
-        model.__class__ = type(theirs.__name__, (*reversed(parts), theirs), names)
+        model.__class__ = _class(theirs)
     return model
+
+
+@cache
+def _class(theirs: type) -> type:
+    """Return the class of an accelerated model, the same one each time."""
+    parts: Any = reversed(PARTS[theirs.__name__])
+    names = {"__module__": __name__, "__doc__": theirs.__doc__}
+    return type(theirs.__name__, (*parts, theirs), names)
+
+
+def _unpickled(theirs: type) -> Any:
+    made: Any = _class(theirs)
+    return made.__new__(made)  # the state comes after it
 
 
 def _replace(module: nn.Module) -> None:

@@ -15,6 +15,10 @@ from recbole_ext.types import UserError
 CPU_ROWS = 128
 """Most rows of logits at once on a CPU: so that the logits of a small catalogue stay in cache."""
 
+LOW_SCALE = 256.0
+"""Probabilities are multiplied by it in a 16-bit type: float16 has little room at both ends. One in
+a million items keeps its digits, and a mean of weights up to 255 does not overflow."""
+
 PROPOSALS = ("uniform", "popularity")
 """How the items of a sampled softmax are drawn."""
 
@@ -25,8 +29,9 @@ def chunked_cross_entropy(
     """Cross-entropy of ``states @ item_weight.T`` that never holds all of these logits.
 
     Loss and gradients are computed together, some rows at a time: [rows, N] numbers where
-    ``F.cross_entropy`` holds three times [B, N]. Under autocast the products are in its type and
-    the softmax is in float32.
+    ``F.cross_entropy`` holds three times [B, N]. Under autocast the products that give the logits
+    and the gradient of ``states`` are in its type; the softmax, the gradient of ``item_weight`` and
+    all sums over rows are in float32. Without gradients (``torch.no_grad``) none is computed.
 
     Args:
         states: [B, D].
@@ -35,24 +40,26 @@ def chunked_cross_entropy(
         memory_mib: MiB of logits to hold at once; one row is held in any case.
 
     Returns:
-        Mean over the batch, a scalar.
+        Mean over the batch, a scalar; not a number for an empty batch, as in ``F.cross_entropy``.
     """
     rows = max(1, int(memory_mib * (1 << 20)) // (4 * max(1, len(item_weight))))
     if states.device.type == "cpu":
         rows = min(rows, CPU_ROWS)
-    return _ChunkedCrossEntropy.apply(states, item_weight, targets, rows)
+    return _ChunkedCrossEntropy.apply(states, item_weight, targets, rows, torch.is_grad_enabled())
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """The gradients are found in the forward pass, for a loss of weight one."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
-        device, mean = states.device.type, 1.0 / len(states)
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, rows: int, with_grad: bool
+    ) -> Tensor:
+        device, mean = states.device.type, 1.0 / len(states) if len(states) else math.nan
         exact = torch.promote_types(torch.float32, weight.dtype)
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else exact
         d_states, d_weight = (
-            torch.zeros_like(x, dtype=exact) if needed else None
+            torch.zeros_like(x, dtype=exact) if with_grad and needed else None
             for x, needed in zip((states, weight), ctx.needs_input_grad, strict=False)
         )  # [B, D], [N, D]
         loss = torch.zeros((), dtype=exact, device=states.device)
@@ -67,12 +74,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 sums = powers.sum(1, keepdim=True)  # [rows, 1]
                 loss += (sums.log() + top - of_target).sum()
                 # softmax less one-hot; what can be done to [rows, D] is not done to [rows, N]
-                powers, scale = powers.to(low), mean / sums  # [rows, N], [rows, 1]
+                scale = mean / sums  # [rows, 1]
+                if low != exact:
+                    powers = powers.mul_(LOW_SCALE / sums).to(low)  # [rows, N]
+                    scale = torch.full_like(sums, mean / LOW_SCALE)  # [rows, 1]
                 if d_states is not None:
-                    d_states[begin : begin + rows] = (powers @ w) * scale - w[target] * mean
+                    of_all, own = (powers @ w).to(exact), w[target].to(exact)  # 2 x [rows, D]
+                    d_states[begin : begin + rows] = of_all * scale - own * mean
                 if d_weight is not None:
+                    part = part.to(exact)  # [rows, D]
                     d_weight.addmm_(powers.T.to(exact), part * scale)
-                    d_weight.index_add_(0, target, part.to(exact), alpha=-mean)
+                    d_weight.index_add_(0, target, part, alpha=-mean)
         ctx.save_for_backward(d_states, d_weight)
         ctx.types = states.dtype, weight.dtype
         return loss * mean
@@ -84,7 +96,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None if d is None else (d * d_loss).to(dtype)
             for d, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
-        return (*found, None, None)
+        return (*found, None, None, None)
 
 
 class ItemProposal(nn.Module):

@@ -187,16 +187,19 @@ def _chunk_rows(lengths: list[int]) -> list[int]:
     """Return how many rows to encode together; ``lengths`` ascend."""
     sizes, begin, last = [], 0, len(lengths) - 1
     while begin <= last:
-        at_most = max(1, CHUNK_ITEMS // lengths[begin])
-        rows = max(1, CHUNK_ITEMS // lengths[min(last, begin + at_most - 1)])
+        at_most = max(1, CHUNK_ITEMS // max(1, lengths[begin]))
+        rows = max(1, CHUNK_ITEMS // max(1, lengths[min(last, begin + at_most - 1)]))
         sizes.append(min(rows, last + 1 - begin))
         begin += sizes[-1]
     return sizes
 
 
 def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-    """Cut the columns [B, L] that are padding in every row: [B, longest]."""
-    return item_seq[:, : int(item_seq_len.max())]
+    """Cut the columns [B, L] that are padding in every row: [B, longest], at least one.
+
+    The longest length is read from the device: on a GPU this waits for what is queued there.
+    """
+    return item_seq[:, : max(1, int(item_seq_len.max()))]
 
 
 def encoder_keys(state_dict: Mapping[str, Tensor], prefix: str = "encoder.") -> dict[str, Tensor]:

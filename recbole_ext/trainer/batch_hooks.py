@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.registry import is_accelerated
 from recbole_ext.trainer.fast_step import NAN_CHECK_STEPS, fuse, read, unread
 from recbole_ext.trainer.prefetch import OnDevice
 from recbole_ext.types import Losses, TrainState, UserError
@@ -32,7 +33,8 @@ class BatchHooks(Trainer):
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super()._build_optimizer(**kwargs)
         is_ours = isinstance(self.model, ExtRecommender)
-        return fuse(optimizer) if is_ours or self.config["accelerate"] else optimizer
+        is_fast = is_ours or is_accelerated(self.config, self.config.model_class)
+        return fuse(optimizer) if is_fast else optimizer
 
     def _train_epoch(
         self,

@@ -23,6 +23,22 @@ def fuse(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+def for_step_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's saved state with this optimizer's own way of stepping in it.
+
+    torch loads ``fused`` and ``foreach`` as it loads the learning rate; whether :func:`fuse`
+    applies is for the run to say that goes on, with its device and its settings.
+    """
+    own = [
+        {key: group[key] for key in ("fused", "foreach") if key in group}
+        for group in optimizer.param_groups
+    ]
+    groups = saved["param_groups"]
+    if len(groups) != len(own):
+        return saved  # torch says what is wrong
+    return {**saved, "param_groups": [{**g, **o} for g, o in zip(groups, own, strict=True)]}
+
+
 class UnreadLoss(Tensor):
     """A loss whose ``item()`` stays on its device.
 

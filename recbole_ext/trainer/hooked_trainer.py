@@ -26,6 +26,7 @@ from recbole_ext.settings_values import metric_names
 from recbole_ext.trainer import checkpoint, plan
 from recbole_ext.trainer.batch_hooks import BatchHooks, named_losses
 from recbole_ext.trainer.eval_hooks import EvalHooks
+from recbole_ext.trainer.fast_step import for_step_of
 from recbole_ext.trainer.loose_state import LooseState
 from recbole_ext.trainer.processes import of_first
 from recbole_ext.trainer.run_log import RunLog
@@ -271,8 +272,9 @@ class RunHooks(EvalHooks):
         self._resumed = None
         checkpoint.load_weights(self.model, payload, self.folder / "last.pt")
         self._loose.restore(payload["loose"])
-        for name, optimizer_state in payload["optimizers"].items():
-            getattr(self, name).load_state_dict(optimizer_state)
+        for name, saved in payload["optimizers"].items():
+            optimizer = getattr(self, name)
+            optimizer.load_state_dict(for_step_of(optimizer, saved))
         self.callbacks.load_state_dict(payload["callbacks"])
         stopping = payload["early_stopping"]
         self.cur_step, self.best_valid_score = stopping["cur_step"], stopping["best_valid_score"]

@@ -1,4 +1,4 @@
-"""Training batches for a GPU: copied from pinned memory, so that the CPU need not wait for it."""
+"""Training batches for a GPU, copied from pinned memory: the CPU need not wait for the copy."""
 
 from __future__ import annotations
 

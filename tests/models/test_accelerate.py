@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from typing import Any
 
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.layers import TransformerEncoder
 from recbole.utils import init_seed
 from torch import nn
 
+from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.config import Config
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.build import create_dataset, create_loaders
-from recbole_ext.models.accelerate import TESTED, accelerated
+from recbole_ext.data.vocabulary import vocabulary_of
+from recbole_ext.models.accelerate import PARTS, Encoder, accelerated
 from recbole_ext.modules import transformer
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.quick_start import load_run, run
+from recbole_ext.registry import ACCELERATED, get_model
+from recbole_ext.trainer.hooked_trainer import build_trainer
 from recbole_ext.types import UserError
 
 FEATURES = {"item": ["item_id", "class", "release_year"]}
@@ -67,10 +73,21 @@ def loss_and_gradients(model: Any, batch: Any) -> tuple[torch.Tensor, dict[str, 
     }
 
 
-@pytest.mark.parametrize("name", TESTED)
-def test_loss_gradients_and_scores_are_those_of_recbole(name, tiny_settings, monkeypatch):
+def test_every_model_of_the_list_has_its_parts():
+    assert tuple(PARTS) == ACCELERATED
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout"),
+    [
+        *((name, 0.0) for name in ACCELERATED),
+        # never drops anything, and takes the way of training all the same
+        *((name, 2.0**-40) for name in ("SASRec", "GCSAN", "BERT4Rec")),
+    ],
+)
+def test_loss_gradients_and_scores_are_those_of_recbole(name, dropout, tiny_settings, monkeypatch):
     monkeypatch.setattr(transformer, "CHUNK_ITEMS", 25)  # several parts of a batch
-    config, train, theirs = build(name, tiny_settings)
+    config, train, theirs = build(name, tiny_settings, dropout)
     ours = accelerated(copy.deepcopy(theirs), config)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for batch in (next(iter(train)), short_rows(train)):
@@ -90,6 +107,56 @@ def test_loss_gradients_and_scores_are_those_of_recbole(name, tiny_settings, mon
                     rtol=1e-4,
                 )
         ours.train(), theirs.train()
+
+
+@pytest.mark.parametrize("use_last", [False, True])
+@pytest.mark.parametrize("kind", ["causal", "padding"])
+def test_the_encoder_in_training_is_recboles_where_nothing_is_dropped(kind, use_last, monkeypatch):
+    theirs, ours = encoders(hidden_dropout_prob=2.0**-40, attn_dropout_prob=2.0**-40)
+    x, lengths = torch.randn(4, 6, 8, requires_grad=True), torch.tensor([1, 6, 3, 2])
+    real = torch.arange(6) < lengths[:, None]  # [B, L]
+    seen = real[:, None, None, :]  # [B, 1, 1, L]
+    if kind == "causal":
+        seen = seen & torch.ones(6, 6, dtype=torch.bool).tril()  # [B, 1, L, L]
+    mask = torch.where(seen, 0.0, -10000.0)
+    expected = theirs.train()(x, mask)
+    monkeypatch.delattr("torch.nn.functional.scaled_dot_product_attention")  # not that of training
+    ours.last = lengths - 1 if use_last else None
+    found = ours.train()(x, mask)
+    assert len(found) == len(expected) == 2
+    torch.testing.assert_close(found[0][real], expected[0][real], atol=1e-5, rtol=1e-5)
+    rows = torch.arange(4)
+    read = found[1][:, 0] if use_last else found[1][rows, lengths - 1]  # [B, D]
+    wanted = expected[1][rows, lengths - 1]  # [B, D]
+    if not use_last:
+        read, wanted = found[1][real], expected[1][real]  # [n, D]
+    torch.testing.assert_close(read, wanted, atol=1e-5, rtol=1e-5)
+    weights = torch.randn_like(wanted)
+    for mine, other in zip(
+        torch.autograd.grad((read * weights).sum(), [x, *ours.parameters()]),
+        torch.autograd.grad((wanted * weights).sum(), [x, *theirs.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+def test_every_dropout_of_a_layer_has_recboles_probability():
+    theirs, ours = encoders(hidden_dropout_prob=0.2, attn_dropout_prob=0.6)
+    for mine, other in zip(ours.layer, theirs.layer, strict=True):
+        attention, recboles = mine.multi_head_attention, other.multi_head_attention
+        assert attention.attn_dropout_prob == recboles.attn_dropout.p == 0.6
+        assert attention.out_dropout.p == recboles.out_dropout.p == 0.2
+        assert mine.feed_forward.dropout.p == other.feed_forward.dropout.p == 0.2
+
+
+def encoders(**dropouts: float) -> tuple[TransformerEncoder, Encoder]:
+    """Return RecBole's encoder with parameters that all differ, and ours with copies of them."""
+    torch.manual_seed(0)
+    theirs = TransformerEncoder(2, 2, 8, 16, **dropouts)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return theirs, Encoder(copy.deepcopy(theirs))
 
 
 def short_rows(train: Any) -> Interaction:
@@ -138,6 +205,24 @@ def test_a_run_says_what_it_leaves_out_and_its_checkpoint_is_recboles(
     assert all(torch.equal(again.state_dict()[key], value) for key, value in saved.items())
 
 
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "BERT4Rec", "LightSANs"])
+def test_an_accelerated_model_can_be_pickled(name, tiny_settings, tmp_path):
+    config, train, theirs = build(name, tiny_settings)
+    ours = accelerated(theirs, config)
+    torch.save(ours, tmp_path / "model.pt")
+    batch = next(iter(train))
+    expected, gradients = loss_and_gradients(ours, batch)
+    for again in (
+        pickle.loads(pickle.dumps(ours)),
+        copy.deepcopy(ours),
+        torch.load(tmp_path / "model.pt", weights_only=False),
+    ):
+        assert type(again) is type(ours) and again is not ours
+        found, found_gradients = loss_and_gradients(again, batch)
+        assert torch.equal(found, expected)
+        assert all(torch.equal(found_gradients[key], gradients[key]) for key in gradients)
+
+
 def test_it_is_off_by_default_and_suggested_in_one_line(tiny_settings, caplog):
     config, _, model = build("SASRec", tiny_settings)
     config["accelerate"] = False
@@ -149,18 +234,39 @@ def test_it_is_off_by_default_and_suggested_in_one_line(tiny_settings, caplog):
 
 @pytest.mark.parametrize("name", ["Caser", "NextItNet", "SINE"])
 def test_other_models_are_refused(name, tiny_settings):
-    config = Config(name, "tiny", config_dict={**tiny_settings, "accelerate": True})
+    with pytest.raises(UserError, match=f"accelerate: {name} .*SASRec"):
+        Config(name, "tiny", config_dict={**tiny_settings, "accelerate": True})
+
+
+class SASRec(get_model("SASRec")):  # type: ignore[misc]
+    """A user's own: what is left out may be what it reads, and its name does not matter."""
+
+
+def test_a_model_derived_from_recboles_is_refused_everywhere(tiny_settings, tmp_path):
+    with pytest.raises(UserError, match="accelerate: SASRec of .*test_accelerate is not among"):
+        Config(SASRec, "tiny", config_dict={**tiny_settings, "accelerate": True})
+    config = Config(SASRec, "tiny", config_dict=tiny_settings)
     dataset = create_dataset(config)
     train, _, _ = create_loaders(config, dataset)
-    with pytest.raises(UserError, match=f"accelerate: {name} .*SASRec"):
-        accelerated(config.model_class(config, train._dataset), config)
+    model = config.model_class(config, train._dataset)
+    assert accelerated(model, config) is model and type(model) is SASRec
+    config["accelerate"] = True  # past the check of the settings
+    for attempt in (
+        lambda: create_loaders(config, dataset),
+        lambda: accelerated(model, config),
+        lambda: build_trainer(config, model, tmp_path, CallbackList(()), vocabulary_of(dataset)),
+    ):
+        with pytest.raises(UserError, match="accelerate: SASRec of .*test_accelerate"):
+            attempt()
 
 
-def test_our_own_models_stay_as_they_are(tiny_settings):
+def test_our_own_models_stay_as_they_are(tiny_settings, caplog):
     config = Config("DuoRec", "tiny", config_dict={**tiny_settings, "accelerate": True})
     train, _, _ = create_loaders(config, create_dataset(config))
     model = config.model_class(config, train._dataset)
-    assert accelerated(model, config) is model and type(model) is config.model_class
+    with caplog.at_level(logging.INFO):
+        assert accelerated(model, config) is model and type(model) is config.model_class
+    assert not caplog.records
 
 
 def test_bucket_window_groups_the_rows_of_an_accelerated_model(tiny_settings):

@@ -85,6 +85,63 @@ def test_autocast_keeps_the_softmax_in_float32():
         torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.05)
 
 
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_the_mean_of_many_weights_does_not_overflow_in_float16(shift):
+    """Odds are about alike, so that weights of 30 add up to 4,000 x 30 before they are averaged."""
+    torch.manual_seed(0)
+    states = 0.01 * torch.randn(4096, D)
+    states = (states - states.mean(1, keepdim=True)).half().float().requires_grad_()
+    weight = (torch.randn(4000, D) * 0.02 + shift).half().float().requires_grad_()
+    targets = torch.randint(4000, (4096,))
+    with torch.autocast("cpu", torch.float16):
+        found = chunked_cross_entropy(states, weight, targets)
+    expected = F.cross_entropy(states @ weight.T, targets)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0.01)
+    ours, theirs = (gradients(loss, states, weight) for loss in (found, expected))
+    sizes = 3 * max(1.0, shift) / 4096, float(theirs[1].abs().max())  # before the shift cancels
+    for mine, wanted, size in zip(ours, theirs, sizes, strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-3 * size, rtol=1e-3)
+
+
+def test_small_weights_keep_their_digits_in_float16():
+    """A weight of 0.02, over 4,096 rows: 5e-6 is subnormal in float16, and has two digits less."""
+    torch.manual_seed(0)
+    states = torch.zeros(4096, D, requires_grad=True)
+    weight = (0.02 * torch.randn(N, D)).half().float()
+    targets = torch.randint(N, (4096,))
+    with torch.autocast("cpu", torch.float16):
+        found = chunked_cross_entropy(states, weight, targets)
+    expected = F.cross_entropy(states @ weight.T, targets)
+    (ours,), (theirs,) = gradients(found, states), gradients(expected, states)
+    torch.testing.assert_close(ours, theirs, atol=1e-3 * float(theirs.abs().max()), rtol=1e-3)
+
+
+def test_no_gradient_is_made_that_nobody_asked_for(monkeypatch):
+    states, weight, targets = parts()
+    made = []
+    zeros_like = torch.zeros_like
+    monkeypatch.setattr(
+        torch, "zeros_like", lambda x, **k: made.append(x.shape) or zeros_like(x, **k)
+    )
+    with torch.no_grad():
+        found = chunked_cross_entropy(states, weight, targets)
+    torch.testing.assert_close(found, F.cross_entropy(states @ weight.T, targets))
+    assert made == []
+    chunked_cross_entropy(states, weight, targets)
+    assert made == [states.shape, weight.shape]  # what this test looks for is where they are made
+
+
+def test_an_empty_batch_is_what_it_is_in_torch():
+    states, weight, targets = parts()
+    found, expected = (
+        chunked_cross_entropy(states[:0], weight, targets[:0]),
+        F.cross_entropy(states[:0] @ weight.T, targets[:0]),
+    )
+    assert found.isnan() and expected.isnan()
+    found.backward()
+    assert states.grad.shape == states.shape
+
+
 def test_all_items_as_the_sample_give_the_full_loss():
     states, weight, targets = parts()
     found = sampled_cross_entropy(states, weight, targets, torch.arange(N), torch.zeros(N))

@@ -110,6 +110,13 @@ def test_each_row_is_encoded_as_if_it_were_alone(monkeypatch):
     torch.testing.assert_close(ours(item_seq, lengths), torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
+def test_rows_without_an_item_are_cut_into_parts_too(monkeypatch):
+    monkeypatch.setattr(transformer, "CHUNK_ITEMS", 4)
+    item_seq, lengths = torch.tensor([[0, 0, 0], [5, 6, 0], [0, 0, 0]]), torch.tensor([0, 2, 0])
+    sums = transformer.by_length(lambda seq, _: seq.sum(1), item_seq, lengths)
+    assert sums.tolist() == [0, 11, 0]
+
+
 def test_the_explicit_attention_of_training_agrees_with_the_fused_one():
     """A dropout of 2^-40 takes the explicit path and never drops anything."""
     torch.manual_seed(0)
