@@ -57,7 +57,7 @@ def test_drawn_p_is_near_scipys():
         lambda x, y: (x - y).mean(),
         permutation_type="samples",
         n_resamples=9999,
-        rng=5,
+        random_state=5,
     ).pvalue
     assert sign_flip_p(differences) == pytest.approx(reference, abs=0.02)
 
