@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 # Before torch is imported: threads that wait give their core away. Spinning, the default, makes a
-# step several times slower as soon as another process wants the cores.
+# step several times slower as soon as another process wants the cores. Some microseconds of it are
+# allowed (GNU OpenMP counts rounds): without, two threads were slower than one in small operations.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from recbole_ext.types import UserError, suggest  # noqa: E402
 
