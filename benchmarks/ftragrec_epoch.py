@@ -15,29 +15,13 @@ import logging
 import os
 import tempfile
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side import Clock, arguments, side_by_side
+from benchmarks.side_by_side import Clock, SomeSteps, arguments, side_by_side
 
 STEPS = 4
 """Steps of the epoch that the published way takes."""
-
-
-class SomeSteps:
-    """The first batches of a loader that shuffles: a random share of its epoch."""
-
-    shuffle = True
-
-    def __init__(self, loader: Any, steps: int) -> None:
-        self.loader, self.steps = loader, min(steps, len(loader))
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Any:
-        return islice(iter(self.loader), self.steps)
 
 
 def _prepare(settings: dict[str, Any]) -> tuple[Any, Any, Path]:

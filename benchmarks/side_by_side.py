@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,21 @@ class Clock:
         self.seconds += (time.perf_counter() - self._began) / self.share
         self.cpu_seconds += (time.process_time() - self._cpu_began) / self.share
         self.added_mib = max(self.added_mib, _memory("VmHWM") - self._before)
+
+
+class SomeSteps:
+    """The first batches of a loader that shuffles: a random share of its epoch."""
+
+    shuffle = True
+
+    def __init__(self, loader: Any, steps: int) -> None:
+        self.loader, self.steps = loader, min(steps, len(loader))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Any:
+        return islice(iter(self.loader), self.steps)
 
 
 Way = Callable[[Clock], None]

@@ -17,12 +17,11 @@ import logging
 import os
 import tempfile
 from functools import partial, update_wrapper
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.side_by_side import Clock, arguments, side_by_side
+from benchmarks.side_by_side import Clock, SomeSteps, arguments, side_by_side
 
 TARGETS = {
     ("SASRec", "ml-100k"): 4.0,
@@ -31,21 +30,6 @@ TARGETS = {
 }
 STEPS = {"SASRec": 3, "DuoRec": 6}
 """Steps of the epoch that RecBole's side takes."""
-
-
-class SomeSteps:
-    """The first batches of a loader that shuffles: a random share of its epoch."""
-
-    shuffle = True
-
-    def __init__(self, loader: Any, steps: int) -> None:
-        self.loader, self.steps = loader, min(steps, len(loader))
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Any:
-        return islice(iter(self.loader), self.steps)
 
 
 def ours(clock: Clock, options: dict[str, Any]) -> None:

@@ -24,8 +24,7 @@ ROWS_PER_LIST = 39
 """FAISS wants at least this many training vectors per inverted list."""
 HNSW_LINKS = 32
 FEW_QUERIES = 2048
-"""Exact queries below which torch is faster: with 131,413 rows and 512 queries by a factor of 1.7;
-with 2048 FAISS is, by a factor of 3."""
+"""Exact queries below which torch is faster than FAISS."""
 
 
 def import_faiss() -> Any:
