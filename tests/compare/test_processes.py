@@ -56,6 +56,8 @@ def test_the_last_line_of_a_failed_run_is_told(job, tmp_path):
 )
 def test_a_signal_ends_the_child(number, stop, said, job, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
+    # a shell starts background jobs with SIGINT ignored, and then Python has no handler for it
+    of_ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     children = []
     real = subprocess.Popen
 
@@ -72,8 +74,11 @@ def test_a_signal_ends_the_child(number, stop, said, job, tmp_path, monkeypatch)
 
     thread = threading.Thread(target=send)
     thread.start()
-    with pytest.raises(stop, match=said):
-        in_child(job, tmp_path / "run.log")
+    try:
+        with pytest.raises(stop, match=said):
+            in_child(job, tmp_path / "run.log")
+    finally:
+        signal.signal(signal.SIGINT, of_ctrl_c)
     thread.join()
     assert children[0].poll() == -signal.SIGKILL
     assert signal.getsignal(signal.SIGTERM) == before
