@@ -34,13 +34,13 @@ CONTROLS = (
     Variant("FTRagRec (alpha 0)", "FTRagRec", {"calibrate": "none", "alpha": 0.0}, "FTRagRec"),
     Variant("FTRagRec (random neighbours)", "FTRagRec", {"neighbours": "random"}, "FTRagRec"),
     Variant(
-        "FTRagRec (random neighbours, share fixed)",
+        "FTRagRec (random neighbours, weight fixed)",
         "FTRagRec",
-        {"neighbours": "random", "calibrate": "none", "alpha": 0.35, "top_k": 50},
+        {"neighbours": "random", "calibrate": "none", "top_k": 50},
         "FTRagRec",
     ),
 )
-"""The last has the share that FTRagRec has; in the one before calibration may choose none."""
+"""The last cannot leave them out; in the one before calibration may."""
 
 
 def variants_of(models: Sequence[str], controls: bool) -> list[Variant]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -26,6 +26,8 @@ CHOICES = {
 
 RANGES: dict[str, tuple[float, float]] = {
     "alpha": (0, 0.99),
+    "train_alpha": (0, 0.99),
+    "smoothing": (1e-6, 1e3),
     "retriever_layers": (0, 8),
     "retriever_inner_size": (1, 1e6),
     "n_probe": (16, 1e6),
@@ -40,8 +42,27 @@ RANGES: dict[str, tuple[float, float]] = {
     "calibrate_alpha": (0, 0.99),
     "calibrate_top_k": (1, 1e9),
     "calibrate_temperature": (0.01, 5),
+    "calibrate_smoothing": (1e-6, 1e3),
 }
 """Settings and the range of their values, or of each value of a list."""
+MOST_EXPONENT = 100.0
+"""Range of ``alpha`` and ``calibrate_alpha`` where they are an exponent and not a share."""
+OPTIONAL = (
+    "alpha",
+    "train_alpha",
+    "calibrate_alpha",
+    "calibrate_temperature",
+    "retriever_update_interval",
+)
+"""Settings that may be left out: the model takes what fits the others."""
+
+SHARE = 0.35
+"""``train_alpha``, and ``alpha`` where it is a share."""
+EXPONENT = 2.0
+"""``alpha`` of the log-linear mix."""
+SHARES = {"alpha": (0, 0.1, 0.2, 0.35, 0.5, 0.65), "temperature": (0.1, 0.2, 0.3, 0.4, 0.6)}
+EXPONENTS = {"alpha": (0, 1, 2, 4, 8), "temperature": (0.02, 0.05, 0.1)}
+"""What calibration tries, by the sort of alpha."""
 
 
 NEEDED_CALLBACKS = {
@@ -55,6 +76,33 @@ NEEDED_FOR = {
 }
 ITEM_VECTORS = "encoder.item_embedding.weight"
 """What an encoder that was never trained must not keep: all else is made of it."""
+
+
+def alpha_of(config: Any) -> float:
+    """Return ``alpha``, or what fits the mix."""
+    if config["alpha"] is not None:
+        return config["alpha"]
+    return EXPONENT if config["mix"] == "log_linear" else SHARE
+
+
+def train_alpha_of(config: Any) -> float:
+    """Return ``train_alpha``, or what fits: ``alpha`` where that is a share; none without any."""
+    if config["train_alpha"] is not None:
+        return config["train_alpha"]
+    return alpha_of(config) and (SHARE if config["mix"] == "log_linear" else alpha_of(config))
+
+
+def calibration_grid(config: Any) -> list[Sequence[Any]]:
+    """Return what calibration tries: alphas, numbers of neighbours, temperatures, smoothings."""
+    is_exponent = config["mix"] == "log_linear"
+    fitting: dict[str, Any] = {
+        "top_k": None,
+        **(EXPONENTS if is_exponent else SHARES),
+        "smoothing": None,
+    }
+    order = ("alpha", "top_k", "temperature", "smoothing")
+    found = [config[f"calibrate_{of}"] or fitting[of] for of in order]
+    return found if is_exponent else [*found[:3], found[3][:1]]
 
 
 def check_values(config: Any, n_rows: int) -> None:
@@ -72,8 +120,10 @@ def check_values(config: Any, n_rows: int) -> None:
             near = suggest(str(config[key]), words)
             raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{near}")
     for key, (low, high) in RANGES.items():
-        if key == "retriever_update_interval" and config[key] is None:
-            continue  # the model takes what fits it
+        if key in OPTIONAL and config[key] is None:
+            continue
+        if key in ("alpha", "calibrate_alpha") and config["mix"] == "log_linear":
+            high = MOST_EXPONENT
         values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
         if not values or not all(_is_between(value, low, high) for value in values):
             raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
@@ -84,12 +134,13 @@ def check_values(config: Any, n_rows: int) -> None:
             f"top_k: {config['top_k']} neighbours cannot come from a memory of {n_rows} rows; "
             f"give 1 to {n_rows}"
         )
-    if config["mix"] == "gate" and not config["alpha"]:
+    if config["mix"] == "gate" and not train_alpha_of(config):
         raise UserError("mix: gate starts at alpha and learns from there, so alpha must be above 0")
-    if config["calibrate"] == "valid" and not config["alpha"]:
+    if config["calibrate"] == "valid" and not train_alpha_of(config):
+        key = "alpha" if config["train_alpha"] is None else "train_alpha"
         raise UserError(
-            "alpha: 0 leaves the retriever nothing to learn, so that there is nothing to choose "
-            "among; set calibrate: none for the encoder alone, or alpha above 0"
+            f"{key}: 0 leaves the retriever nothing to learn, so that there is nothing to choose "
+            f"among; set calibrate: none for the encoder alone, or {key} above 0"
         )
 
 

@@ -1,12 +1,13 @@
-"""Choosing how to mix on held-out rows: alpha, the number of neighbours and the temperature.
+"""Choosing how to mix on held-out rows: alpha, how many neighbours, temperature, smoothing.
 
-For the probability mix the target's rank under every choice needs only the recommender's best
+For mixes of distributions the target's rank under every choice needs only the recommender's best
 items, the neighbours' targets and the target itself, so a grid of a hundred choices costs little
 more than one scoring.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbole_ext.modules.mixing import MixSettings, log_linear_bonus
+from recbole_ext.modules.retriever import log_weights
 
-@dataclass(frozen=True)
-class Choice:
-    """One way to mix: alpha, how many neighbours, the temperature of their weights."""
-
-    alpha: float
-    top_k: int
-    temperature: float
+CUTOFF = 20
+"""Ranks up to this one are looked at."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,37 @@ class HeldOut:
 
 
 def grid(
-    alphas: Iterable[float], top_ks: Iterable[int], temperatures: Iterable[float]
-) -> list[Choice]:
+    alphas: Iterable[float],
+    top_ks: Iterable[int],
+    temperatures: Iterable[float],
+    smoothings: Iterable[float] = (1.0,),
+) -> list[MixSettings]:
     """Return all combinations, small alphas first; alpha 0 stands for one choice, not many."""
-    ks, heats = sorted(set(top_ks)), sorted(set(temperatures))
-    found = [Choice(a, k, t) for a in sorted(set(alphas)) if a > 0 for k in ks for t in heats]
-    return [Choice(0.0, ks[-1], heats[-1]), *found] if 0 in set(alphas) else found
+    ks, heats, floors = sorted(set(top_ks)), sorted(set(temperatures)), sorted(set(smoothings))
+    shares = sorted(set(alphas))
+    found = [MixSettings(*one) for one in itertools.product(shares, ks, heats, floors) if one[0]]
+    return [MixSettings(0.0, ks[-1], heats[-1], floors[-1]), *found] if 0 in shares else found
+
+
+def best_choice(ranks: Tensor) -> int:
+    """Return the place of the best choice by the labels' ranks [choices, rows].
+
+    Of the choices whose NDCG@10 is within two standard errors (of the difference, paired by row)
+    of the largest, the one with the largest recall@20, and of these the first: at the top of the
+    list many choices are as good, and further down some of them lose what the recommender found.
+    After the one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984,
+    section 3.4.3.
+    """
+    gain = ndcg(ranks, 10).double()  # [choices, rows]
+    difference = gain[gain.mean(1).argmax()] - gain  # [choices, rows]
+    error = difference.std(1, correction=0) / len(ranks[0]) ** 0.5  # [choices]
+    is_close = difference.mean(1) <= 2 * error  # [choices]
+    return int(recall(ranks, 20).masked_fill(~is_close, -1).argmax())
+
+
+def recall(rank: Tensor, cutoff: int) -> Tensor:
+    """Return recall@cutoff [choices] of a single relevant item with ranks [choices, rows]."""
+    return (rank <= cutoff).double().mean(1)
 
 
 def ndcg(rank: Tensor, cutoff: int) -> Tensor:
@@ -58,8 +81,10 @@ def ndcg(rank: Tensor, cutoff: int) -> Tensor:
 
 
 @torch.no_grad()
-def mixture_ranks(batch: HeldOut, choices: Sequence[Choice], cutoff: int) -> Tensor:
-    """Return the label's rank under the probability mix for every choice.
+def mixture_ranks(
+    batch: HeldOut, choices: Sequence[MixSettings], mix: str, cutoff: int = CUTOFF
+) -> Tensor:
+    """Return the label's rank under a mix of distributions for every choice.
 
     Only items that can share or take the place of a label within the cutoff are looked at: the
     neighbours' targets, and the ``2 cutoff + K`` best of the recommender, among which ``2 cutoff``
@@ -69,7 +94,8 @@ def mixture_ranks(batch: HeldOut, choices: Sequence[Choice], cutoff: int) -> Ten
     Args:
         batch: Held-out rows.
         choices: Ways to mix; no ``top_k`` exceeds K.
-        cutoff: Of the metric that the ranks are for.
+        mix: ``probability`` or ``log_linear``.
+        cutoff: Of the metrics that the ranks are for.
 
     Returns:
         [choices, B].
@@ -80,17 +106,26 @@ def mixture_ranks(batch: HeldOut, choices: Sequence[Choice], cutoff: int) -> Ten
     items = torch.cat([batch.labels[:, None], best, batch.targets], dim=1)  # [B, C]
     slot = _slots(items)  # [B, C], equal for equal items of a row
     found = log_prob.gather(1, items)  # [B, C]
-    prob, is_open = found.exp(), found > -math.inf  # [B, C], is_open: may rank at all
-    first = torch.zeros_like(prob).scatter_(1, slot, prob)  # [B, C], by slot; others stay 0
-    in_use = torch.zeros_like(is_open).scatter_(1, slot, is_open)  # [B, C], by slot
+    is_open = found > -math.inf  # [B, C], may rank at all
+    first = torch.full_like(found, -math.inf).scatter_(1, slot, found)  # [B, C], by slot
+    in_use = first > -math.inf  # [B, C], by slot
+    prob = first.exp()  # [B, C], by slot; 0 where no item is
     target_slot = slot[:, -batch.targets.shape[1] :]  # [B, K]
     target_open = is_open[:, -batch.targets.shape[1] :]  # [B, K]
+    masses: dict[tuple, tuple[Tensor, Tensor]] = {}  # of choices that weigh alike
     ranks = []
     for choice in choices:
-        weights = _weights(batch.similarity, choice)  # [B, K]
-        alpha = choice.alpha * (weights.sum(1, keepdim=True) > 0)  # [B, 1]
-        mass = torch.zeros_like(first).scatter_add_(1, target_slot, weights * target_open)  # [B, C]
-        mixed = (1 - alpha) * first + alpha * mass  # [B, C]
+        key = (choice.top_k, choice.temperature)
+        if key not in masses:
+            weights = _weights(batch.similarity, choice)  # [B, K]
+            mass = torch.zeros_like(first).scatter_add_(1, target_slot, weights * target_open)
+            masses[key] = mass, (weights.sum(1, keepdim=True) > 0).float()  # [B, C], [B, 1]
+        mass, has_any = masses[key]
+        if mix == "log_linear":
+            mixed = first + log_linear_bonus(mass, choice.alpha, choice.smoothing)  # [B, C]
+        else:
+            alpha = choice.alpha * has_any  # [B, 1]
+            mixed = (1 - alpha) * prob + alpha * mass  # [B, C]
         own = mixed.gather(1, slot[:, :1])  # [B, 1]
         n_tied = ((mixed == own) & in_use).sum(1) - 1  # [B], the label itself left out
         ranks.append(1 + (mixed > own).sum(1) + n_tied // 2)  # [B]
@@ -116,11 +151,11 @@ def score_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return 1 + (scores > own).sum(1) + n_tied // 2  # [B]
 
 
-def _weights(similarity: Tensor, choice: Choice) -> Tensor:
+def _weights(similarity: Tensor, choice: MixSettings) -> Tensor:
     """Return the weights [B, K] of a choice: a softmax over its first neighbours, 0 elsewhere."""
     places = torch.arange(similarity.shape[1], device=similarity.device)  # [K]
-    used = similarity.masked_fill(places >= choice.top_k, -math.inf) / choice.temperature  # [B, K]
-    return used.softmax(1).nan_to_num(0.0)  # a row without neighbours is NaN before
+    valid = (places < choice.top_k) & (similarity > -math.inf)  # [B, K]
+    return log_weights(similarity, valid, choice.temperature).exp() * valid  # [B, K]
 
 
 def _slots(items: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """Mixing what an encoder predicts with what the retrieved neighbours went on to.
 
-``probability`` (Khandelwal et al., kNN-LM, ICLR 2020): p = (1 - a) softmax(h E^T) + a sum_k w_k
-1[t_k], over the neighbours' targets t_k. ``vector``: logits ((1 - a) h + a sum_k w_k E[t_k]) E^T.
+With m(i) = sum_k w_k 1[t_k = i], the mass that the neighbours' targets t_k give to an item:
+``probability`` (Khandelwal et al., kNN-LM, ICLR 2020): p = (1 - a) softmax(h E^T) + a m.
+``log_linear`` (Klakow, Log-linear interpolation of language models, ICSLP 1998, with a floor under
+m): p ~ softmax(h E^T) (1 + m / s)^a. ``vector``: logits ((1 - a) h + a sum_k w_k E[t_k]) E^T.
 Weights of missing neighbours are 0 and a is 0 for rows without any, so nothing here is ever NaN.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +21,24 @@ MOST_ALPHA = 1 - 1e-6
 """A gate that saturates still leaves the recommender something."""
 SCORE_ROWS = 512
 """Rows of scores mixed at a time, which bounds the temporary [rows, N]."""
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """How neighbours are weighed and mixed in.
+
+    Attributes:
+        alpha: a: the share of the neighbours, or their exponent where the mix is log-linear; a
+            scalar, and 0 leaves them out.
+        top_k: How many of them, the nearest first.
+        temperature: Divides the cosines before the softmax over neighbours; a scalar.
+        smoothing: s, the mass that counts as none; for the log-linear mix only.
+    """
+
+    alpha: float | Tensor
+    top_k: int
+    temperature: float | Tensor
+    smoothing: float = 1.0
 
 
 def label_log_mass(log_weights: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -78,12 +100,54 @@ def mixture_scores(logits: Tensor, weights: Tensor, targets: Tensor, alpha: Tens
         part = slice(int(rows[0]), int(rows[-1]) + 1)
         score, target, a = logits[part], targets[part], alpha[part, None]
         scale = score.logsumexp(1, keepdim=True)  # [b, 1]
-        mass = torch.zeros_like(score).scatter_add_(1, target, weights[part])  # [b, N]
-        mass = mass.gather(1, target)  # [b, K], summed over neighbours that share a target
+        mass = _target_mass(score, weights[part], target)  # [b, K]
         score += _log_rest(a)
         mixed = torch.logaddexp(score.gather(1, target), a.log() + mass.log() + scale)  # [b, K]
         score.scatter_(1, target, mixed.masked_fill(target == 0, float("-inf")))  # 0 is padding
     return logits
+
+
+@torch.no_grad()
+def log_linear_scores(
+    logits: Tensor, weights: Tensor, targets: Tensor, alpha: Tensor, smoothing: float
+) -> Tensor:
+    """Return the log-probabilities of the log-linear mix, up to a constant in each row.
+
+    Args:
+        logits: [B, N]; -inf for items that must never rank. Overwritten.
+        weights: [B, K].
+        targets: [B, K].
+        alpha: a [B].
+        smoothing: s, above 0.
+
+    Returns:
+        [B, N], the tensor that was given as ``logits``: with a log(1 + m / s) added, so that a row
+        with alpha 0 keeps its logits bit for bit.
+    """
+    for rows in torch.arange(len(logits), device=logits.device).split(SCORE_ROWS):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        score, target = logits[part], targets[part]
+        mass = _target_mass(score, weights[part], target)  # [b, K]
+        bonus = log_linear_bonus(mass, alpha[part, None], smoothing)  # [b, K]
+        score.scatter_(1, target, score.gather(1, target) + bonus)
+    return logits
+
+
+def log_linear_bonus(mass: Tensor, alpha: float | Tensor, smoothing: float) -> Tensor:
+    """Return a log(1 + m / s), what a mass adds to an item's log-probability, same shape."""
+    return alpha * torch.log1p(mass / smoothing)
+
+
+def _target_mass(score: Tensor, weights: Tensor, target: Tensor) -> Tensor:
+    """Return the mass [b, K] of each neighbour's target, summed over those that share it.
+
+    Args:
+        score: Of the items [b, N].
+        weights: [b, K].
+        target: [b, K].
+    """
+    mass = torch.zeros_like(score).scatter_add_(1, target, weights)  # [b, N]
+    return mass.gather(1, target)  # [b, K]
 
 
 def mix_vectors(states: Tensor, weights: Tensor, target_emb: Tensor, alpha: Tensor) -> Tensor:

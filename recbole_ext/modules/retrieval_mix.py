@@ -6,8 +6,6 @@ neither data loaders nor how the neighbours were searched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +14,10 @@ from torch import Tensor, nn
 
 from recbole_ext.modules import mixing
 from recbole_ext.modules.memory import Memory
-from recbole_ext.modules.retriever import MixGate, Retriever
+from recbole_ext.modules.mixing import MixSettings
+from recbole_ext.modules.retriever import MixGate, Retriever, log_weights
 
-MIXES = ("probability", "vector", "gate")
+MIXES = ("log_linear", "probability", "vector", "gate")
 KL_TARGETS = ("label", "model")
 
 
@@ -29,8 +28,9 @@ class Found:
     Attributes:
         targets: Items that the neighbours lead to [B, K], 0 where there is none.
         valid: [B, K].
-        log_weights: Log of the retrieval distribution [B, K]; see ``Retriever.log_weights``.
-        alpha: Share of the neighbours in the mixture [B], 0 for rows without any.
+        log_weights: Log of the retrieval distribution [B, K]; see
+            :func:`~recbole_ext.modules.retriever.log_weights`.
+        alpha: Share (or exponent) of the neighbours in the mixture [B], 0 for rows without any.
     """
 
     targets: Tensor
@@ -47,19 +47,25 @@ class Found:
 class RetrievalMix(nn.Module):
     """Weighs neighbours and mixes what they lead to into a recommender's prediction.
 
-    The mixing settings are buffers, so that calibrated ones are part of every checkpoint.
+    What scores are mixed with are buffers, so that calibrated settings are part of every
+    checkpoint. What the loss is mixed with is given, but for a learned temperature: which weights
+    do best at the top of a list says little about what a retriever learns from.
 
     Args:
         retriever: Compares states.
-        mix: ``probability``, ``vector``, or ``gate`` (probability with a learned alpha per row).
-        alpha: Share of the neighbours.
+        mix: ``log_linear``, ``probability``, ``vector``, or ``gate`` (probability with a learned
+            alpha per row). The loss of ``log_linear`` is that of ``probability``, in which rows
+            that the recommender has memorised count little (docs/ftragrec.md).
+        alpha: Of the scores: share of the neighbours, or exponent where the mix is log-linear.
+        train_alpha: Share of the neighbours in the loss.
+        smoothing: See :class:`~recbole_ext.modules.mixing.MixSettings`.
         top_k: Neighbours that are used.
-        kl_weight: 0 leaves the KL term out; so does alpha 0, with which nothing is mixed.
+        kl_weight: 0 leaves the KL term out; so does train_alpha 0, with which nothing is mixed.
         kl_target: ``label`` (how likely the label is with a neighbour alone) or ``model`` (how
             much the recommender likes the neighbour's target). With ``label`` a row none of whose
-            (kept) neighbours leads to the label has KL 0 under ``probability`` and ``gate``: all
-            its neighbours are equally wrong, so they teach nothing. Under ``vector`` every
-            neighbour moves the label's probability, and with ``model`` the label does not matter:
+            (kept) neighbours leads to the label has KL 0, but under ``vector``: all its
+            neighbours are equally wrong, so they teach nothing. Under ``vector`` every neighbour
+            moves the label's probability, and with ``model`` the label does not matter:
             there every row with a neighbour counts.
         kl_temperature: Flattens the target of the KL term.
         quality_threshold: Cosine below which a neighbour is dropped; -1 keeps all.
@@ -68,6 +74,8 @@ class RetrievalMix(nn.Module):
 
     alpha: Tensor
     n_neighbours: Tensor
+    temperature: Tensor
+    smoothing: Tensor
 
     def __init__(
         self,
@@ -75,6 +83,8 @@ class RetrievalMix(nn.Module):
         *,
         mix: str = "probability",
         alpha: float = 0.15,
+        train_alpha: float = 0.15,
+        smoothing: float = 1.0,
         top_k: int = 5,
         kl_weight: float = 0.0,
         kl_target: str = "label",
@@ -85,8 +95,8 @@ class RetrievalMix(nn.Module):
         super().__init__()
         self.retriever = retriever
         self.mix = mix
-        self.gate = MixGate(alpha) if mix == "gate" else None
-        self.initial_alpha = alpha
+        self.gate = MixGate(train_alpha) if mix == "gate" else None
+        self.train_alpha = train_alpha
         self.top_k = top_k
         self.kl_weight = kl_weight
         self.kl_target = kl_target
@@ -95,73 +105,70 @@ class RetrievalMix(nn.Module):
         self.quality_percentile = quality_percentile
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("n_neighbours", torch.tensor(top_k))
+        self.register_buffer("temperature", torch.tensor(0.0))  # 0: the retriever's
+        self.register_buffer("smoothing", torch.tensor(float(smoothing)))
 
     # ---- settings
 
-    def use(self, alpha: float, top_k: int, temperature: float) -> None:
-        """Set what calibration chooses.
+    def use(self, settings: MixSettings) -> None:
+        """Take these settings for scores from now on."""
+        self.alpha.fill_(settings.alpha)
+        self.n_neighbours.fill_(settings.top_k)
+        self.temperature.fill_(settings.temperature)
+        self.smoothing.fill_(settings.smoothing)
 
-        With alpha 0 the others have no effect on what was measured, so they stay: the temperature
-        is a learned one, and training goes on with both.
-        """
-        self.alpha.fill_(alpha)
-        if alpha > 0:
-            self.n_neighbours.fill_(top_k)
-            self.retriever.set_temperature(temperature)
+    def for_scores(self) -> MixSettings:
+        """Return the settings that scores are mixed with."""
+        temperature = float(self.temperature) or float(self.retriever.temperature.detach())
+        return MixSettings(
+            float(self.alpha), int(self.n_neighbours), temperature, float(self.smoothing)
+        )
 
-    @contextmanager
-    def trying(self, alpha: float, top_k: int, temperature: float) -> Iterator[None]:
-        """Use settings for a while; what stood there before comes back, bit for bit."""
-        held = [self.alpha, self.n_neighbours, self.retriever.log_temperature.detach()]
-        before = [tensor.clone() for tensor in held]
-        self.use(alpha, top_k, temperature)
-        try:
-            yield
-        finally:
-            for tensor, value in zip(held, before, strict=True):
-                tensor.copy_(value)
+    def for_losses(self) -> MixSettings:
+        """Return the settings that losses are mixed with, a learned temperature among them."""
+        return MixSettings(self.train_alpha, self.top_k, self.retriever.temperature)
 
     def settings(self) -> dict[str, float]:
         """Return what calibration chooses, by name; a gate only starts at its alpha."""
-        temperature = float(self.retriever.temperature.detach())
-        return {
-            "alpha" if self.gate is None else "initial_alpha": float(self.alpha),
-            "top_k": int(self.n_neighbours),
-            "temperature": temperature,
-        }
+        name = "alpha" if self.gate is None else "initial_alpha"
+        alpha = float(self.alpha) if self.gate is None else self.train_alpha
+        used = self.for_scores()
+        found = {name: alpha, "top_k": used.top_k, "temperature": float(used.temperature)}
+        return {**found, "smoothing": used.smoothing} if self.mix == "log_linear" else found
 
     def is_active(self) -> bool:
-        """Return whether the neighbours have any share."""
+        """Return whether the neighbours have any share in the scores."""
         return self.gate is not None or bool(self.alpha > 0)
 
     # ---- neighbours
 
-    def find(self, similarity: Tensor, near: Tensor, memory: Memory, alpha: Tensor) -> Found:
+    def find(
+        self, similarity: Tensor, near: Tensor, memory: Memory, settings: MixSettings
+    ) -> Found:
         """Weigh neighbours by given similarities.
 
         Args:
-            similarity: [B, K].
-            near: Places in ``memory`` [B, K], negative where there is none.
+            similarity: [B, K'], nearest first, of as many neighbours as are used or more.
+            near: Places in ``memory`` [B, K'], negative where there is none.
             memory: Where the neighbours are from.
-            alpha: Share of the neighbours, a scalar; a gate replaces it.
+            settings: How they are weighed; a gate replaces its alpha.
         """
+        similarity, near = similarity[:, : settings.top_k], near[:, : settings.top_k]  # [B, K]
         valid = near >= 0  # [B, K]
         if self._is_choosy():
             valid = valid & (similarity.detach() >= self._least_similarity(memory))
         targets = memory.targets[near.clamp_min(0)].masked_fill(~valid, 0)  # [B, K]
-        log_weights = self.retriever.log_weights(similarity, valid)  # [B, K]
+        weighed = log_weights(similarity, valid, settings.temperature)  # [B, K]
+        alpha = settings.alpha
         if self.gate is not None:
-            alpha = self.gate(similarity, log_weights.exp() * valid, valid)  # [B]
-        return Found(targets, valid, log_weights, alpha * valid.any(1))
+            alpha = self.gate(similarity, weighed.exp() * valid, valid)  # [B]
+        return Found(targets, valid, weighed, alpha * valid.any(1))
 
     def weigh(self, h: Tensor, near: Tensor, memory: Memory) -> Found:
         """Weigh the neighbours [B, K] of states [B, D] for training, gradients on both sides."""
         keys = memory.states[near.clamp_min(0)]  # [B, K, D]
-        return self.find(self.retriever.similarity(h, keys), near, memory, self._training_alpha())
-
-    def _training_alpha(self) -> Tensor:
-        """Return alpha; where calibration chose 0, the initial one, so that training goes on."""
-        return torch.where(self.alpha > 0, self.alpha, self.initial_alpha)
+        similarity = self.retriever.similarity(h, keys)  # [B, K]
+        return self.find(similarity, near, memory, self.for_losses())
 
     def _is_choosy(self) -> bool:
         return self.quality_threshold > -1 or self.quality_percentile > 0
@@ -185,6 +192,8 @@ class RetrievalMix(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the mixture's -log p(label) and the KL term, means over all rows, unweighted.
 
+        ``log_linear`` has the loss of ``probability``.
+
         Args:
             h: States [B, D].
             log_prob: The recommender's own log p(label) [B].
@@ -204,7 +213,7 @@ class RetrievalMix(nn.Module):
         found = self.weigh(h[rows], near[rows], memory)
         log_mass = mixing.label_log_mass(found.log_weights, found.targets, labels[rows])  # [b]
         log_mass = torch.full_like(log_prob, mixing.NEGLIGIBLE).index_put((rows,), log_mass)  # [B]
-        alpha = self._training_alpha() * (near >= 0).any(1)  # [B]
+        alpha = self.train_alpha * (near >= 0).any(1)  # [B]
         alpha = alpha.index_put((rows,), found.alpha)  # [B]
         enhanced = -mixing.mixture_log_prob(log_prob, log_mass, alpha).mean()
         is_label = found.targets == labels[rows, None]  # [b, K], of what the threshold left
@@ -251,8 +260,8 @@ class RetrievalMix(nn.Module):
         return mixing.retrieval_kl(found.log_weights, alone, valid, self.kl_temperature)
 
     def _has_kl(self) -> bool:
-        """Return whether there is a KL term: alpha 0 mixes nothing, so nothing is to be taught."""
-        return bool(self.kl_weight) and (self.initial_alpha > 0 or bool(self.alpha > 0))
+        """Return whether there is a KL term; where nothing is mixed, nothing is to be taught."""
+        return bool(self.kl_weight) and self.train_alpha > 0
 
     def _every_row_counts(self) -> bool:
         """Return whether rows none of whose neighbours leads to the label must be weighed.
@@ -265,23 +274,28 @@ class RetrievalMix(nn.Module):
 
     # ---- scores
 
-    def scores(self, h: Tensor, found: Found, item_weight: Tensor) -> Tensor:
+    def scores(
+        self, h: Tensor, found: Found, item_weight: Tensor, smoothing: float = 1.0
+    ) -> Tensor:
         """Return the mixture's scores: log p, or logits, up to a constant in each row.
 
         Args:
             h: States [B, D].
             found: Neighbours of the rows.
             item_weight: [N, D].
+            smoothing: For the log-linear mix.
 
         Returns:
             [B, N]; -inf for the padding item. Rows with alpha 0 keep their logits bit for bit.
         """
-        if self.mix != "vector":
-            logits = item_logits(h, item_weight)  # [B, N]
-            return mixing.mixture_scores(logits, found.weights, found.targets, found.alpha)
-        target_emb = item_weight[found.targets]  # [B, K, D]
-        mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]
-        return item_logits(mixed, item_weight)  # [B, N]
+        if self.mix == "vector":
+            target_emb = item_weight[found.targets]  # [B, K, D]
+            mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]
+            return item_logits(mixed, item_weight)  # [B, N]
+        logits, parts = item_logits(h, item_weight), (found.weights, found.targets, found.alpha)
+        if self.mix == "log_linear":
+            return mixing.log_linear_scores(logits, *parts, smoothing)  # [B, N]
+        return mixing.mixture_scores(logits, *parts)  # [B, N]
 
 
 def item_logits(states: Tensor, item_weight: Tensor) -> Tensor:

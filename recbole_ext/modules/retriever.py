@@ -74,11 +74,6 @@ class Retriever(nn.Module):
         bounded = value.detach().clamp(math.log(low), math.log(high))
         return (bounded + (value - value.detach())).exp()
 
-    @torch.no_grad()
-    def set_temperature(self, value: float) -> None:
-        """Set the temperature; a learned one goes on from there."""
-        self.log_temperature.fill_(math.log(value))
-
     def similarity(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Return cos(r(query), r(key)), with gradients on both sides.
 
@@ -93,19 +88,21 @@ class Retriever(nn.Module):
         key = F.normalize(self(keys), dim=-1)  # [B, K, D]
         return torch.einsum("bd,bkd->bk", query, key)  # [B, K]
 
-    def log_weights(self, similarity: Tensor, valid: Tensor) -> Tensor:
-        """Return log softmax(similarity / T) over the valid neighbours.
 
-        Args:
-            similarity: [B, K]; what stands at invalid places does not matter.
-            valid: [B, K].
+def log_weights(similarity: Tensor, valid: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return log softmax(similarity / T) over the valid neighbours.
 
-        Returns:
-            [B, K]. Invalid places hold a large negative finite number, so that no gradient is NaN,
-            and their weight exp(.) is 0; in a row without valid neighbours the values mean nothing.
-        """
-        logits = similarity.float() / self.temperature  # [B, K]
-        return F.log_softmax(logits.masked_fill(~valid, -1e9), dim=-1)
+    Args:
+        similarity: [B, K]; what stands at invalid places does not matter.
+        valid: [B, K].
+        temperature: T, a scalar.
+
+    Returns:
+        [B, K]. Invalid places hold a large negative finite number, so that no gradient is NaN, and
+        their weight exp(.) is 0; in a row without valid neighbours the values mean nothing.
+    """
+    logits = similarity.float() / temperature  # [B, K]
+    return F.log_softmax(logits.masked_fill(~valid, -1e9), dim=-1)
 
 
 class MixGate(nn.Module):

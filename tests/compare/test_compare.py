@@ -194,8 +194,8 @@ def test_controls_are_no_baselines(finished):
     data = Analysis(read_runs(finished, read_plan(finished)))
     assert data.best in ("Pop", "BPR", "DuoRec")
     assert len(data.controls_of("FTRagRec")) == 4
-    random = data.runs["FTRagRec (random neighbours, share fixed)"][0]
-    assert random.result["retrieval"]["alpha"] == pytest.approx(0.35)
+    random = data.runs["FTRagRec (random neighbours, weight fixed)"][0]
+    assert random.result["retrieval"]["alpha"] == pytest.approx(2.0)
     gain = data.gains("FTRagRec (alpha 0)", "DuoRec")
     assert np.array_equal(gain, np.zeros(30))
 

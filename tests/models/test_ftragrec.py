@@ -23,10 +23,12 @@ from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.models.sequential import ftragrec
 from recbole_ext.modules import calibration, retrieval_mix
 from recbole_ext.modules.memory import random_places
+from recbole_ext.modules.mixing import MixSettings
 from recbole_ext.paths import data_folder
 from recbole_ext.registry import get_model
 from recbole_ext.types import TrainState, UserError
 
+MIXES = ["log_linear", "probability", "vector", "gate"]
 FIXED = {"calibrate": "none", "kl_small_weight": 0.0, "enhanced_rec_weight": 1.0}
 
 
@@ -51,6 +53,10 @@ class TestFTRagRec(ModelContract):
 
 class TestFTRagRecUnfrozen(TestFTRagRec):
     settings = {"freeze": "none"}
+
+
+class TestFTRagRecProbability(TestFTRagRec):
+    settings = {"mix": "probability", "enhanced_rec_weight": 10.0}
 
 
 class TestFTRagRecGate(TestFTRagRec):
@@ -127,6 +133,7 @@ def naive_log_prob(net: Any, batch: Any, queries: list[int], mix: str) -> list[n
 
     keys = [unit(encode(*row)) for row in zip(item_seq, lengths, strict=True)]
     given, heat = float(net.retrieval.alpha), net.retrieval.settings()["temperature"]
+    smoothing = net.retrieval.settings().get("smoothing")
     wanted = []
     for q in queries:
         h = encode(batch[net.ITEM_SEQ][q], batch[net.ITEM_SEQ_LEN][q])
@@ -146,7 +153,13 @@ def naive_log_prob(net: Any, batch: Any, queries: list[int], mix: str) -> list[n
             state = (1 - a) * state + a * retrieved
         p = np.exp(weight[1:] @ state)
         p /= p.sum()
-        if mix != "vector":
+        if mix == "log_linear":
+            mass = np.zeros(len(p))
+            for w, r in zip(attention, near, strict=True):
+                mass[int(targets[r]) - 1] += w
+            p *= (1 + mass / smoothing) ** a
+            p /= p.sum()
+        elif mix != "vector":
             p *= 1 - a
             for w, r in zip(attention, near, strict=True):
                 p[int(targets[r]) - 1] += a * w
@@ -154,7 +167,7 @@ def naive_log_prob(net: Any, batch: Any, queries: list[int], mix: str) -> list[n
     return wanted
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+@pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("index", ["brute_force", "exact"])
 def test_scores_are_those_of_a_loop_over_the_memory(make, mix, index):
     net, loaders = make(mix=mix, index=index, top_k=7, alpha=0.4, **FIXED)
@@ -171,9 +184,8 @@ def test_scores_are_those_of_a_loop_over_the_memory(make, mix, index):
 
 @pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
 def test_losses_and_scores_are_the_same_mixture(make, mix):
-    net, loaders = make(mix=mix, top_k=9, **FIXED)
+    net, loaders = make(mix=mix, alpha=0.5, top_k=4, **FIXED)
     train(net, loaders[0])
-    net.retrieval.use(0.5, 4, 0.2)  # as calibration does: training takes what scoring takes
     net.refresh_memory()
     if mix == "gate":
         shake(net.retrieval.gate)
@@ -182,6 +194,16 @@ def test_losses_and_scores_are_the_same_mixture(make, mix):
     scores = net.full_sort_predict(batch)[:, 1:].log_softmax(1)
     wanted = -scores[torch.arange(len(labels)), labels - 1].mean()
     assert net.losses(batch)["enhanced"].item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+def test_the_log_linear_mix_is_trained_by_the_loss_of_the_probability_mix(make):
+    losses = []
+    for settings in ({"alpha": 3.0, "train_alpha": 0.4}, {"mix": "probability", "alpha": 0.4}):
+        net, loaders = make(top_k=9, **{**FIXED, "kl_small_weight": 0.1}, **settings)
+        losses.append(
+            {name: value.item() for name, value in net.losses(first_batch(loaders[0])).items()}
+        )
+    assert losses[0] == losses[1] and losses[0]["enhanced"] > 0 and losses[0]["kl"] > 0
 
 
 def test_predict_encodes_a_history_once_for_all_its_candidates(make):
@@ -199,7 +221,7 @@ def test_predict_encodes_a_history_once_for_all_its_candidates(make):
     assert torch.allclose(net.predict(one), first, atol=1e-5) and first[0] != first[1]
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+@pytest.mark.parametrize("mix", MIXES)
 def test_a_scoring_multiplies_by_all_items_once(make, monkeypatch, mix):
     net, loaders = make(mix=mix, top_k=5, **FIXED)
     calls, item_logits = [], retrieval_mix.item_logits
@@ -247,7 +269,7 @@ def test_skipping_rows_without_the_label_changes_neither_loss_nor_gradient(
 # ---- 1: the loss trains the retriever, and nothing frozen moves
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+@pytest.mark.parametrize("mix", MIXES)
 def test_the_enhanced_loss_has_a_gradient_for_the_retriever(make, mix):
     net, loaders = make(mix=mix, top_k=20, **FIXED)
     shake(net.encoder, 0.1)
@@ -457,7 +479,7 @@ def test_test_queries_find_the_users_training_rows_only_by_policy(make, exclude)
     assert own.any() == (exclude == "row_and_later")
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+@pytest.mark.parametrize("mix", MIXES)
 def test_without_any_neighbour_the_scores_are_the_encoders(make, mix):
     net, loaders = make(mix=mix)
     users = net.keeper.rows.users
@@ -481,7 +503,7 @@ def test_quality_threshold_drops_dissimilar_neighbours(make):
     net.eval()
     batch, memory = first_batch(loaders[2]), net.keeper.scoring()
     similarity, near = net._search(net.encode(batch), batch, memory, 50)
-    found = net.retrieval.find(similarity, near, memory, net.retrieval.alpha)
+    found = net.retrieval.find(similarity, near, memory, net.retrieval.for_scores())
     assert torch.equal(found.valid, similarity >= 0.2)
     assert 0 < found.valid.sum() < found.valid.numel()
     assert (found.weights[~found.valid] == 0).all() and (found.targets[~found.valid] == 0).all()
@@ -674,7 +696,7 @@ def test_kl_of_a_batch_is_the_mean_over_its_rows(make, more):
     Unless the model is asked, which says as much of them as of the others.
     """
     net, loaders = make(
-        top_k=8, kl_small_weight=1.0, kl_temperature=0.5, alpha=0.3, calibrate="none", **more
+        top_k=8, kl_small_weight=1.0, kl_temperature=0.5, train_alpha=0.3, calibrate="none", **more
     )
     shake(net.encoder, 0.1)
     net.refresh_memory()
@@ -719,47 +741,53 @@ def test_kl_pulls_the_weights_towards_its_target(make, mix, kl_target):
 # ---- calibration
 
 
-def ndcg_of(net: Any, valid_data: Any) -> float:
-    """Return NDCG@10 on all validation rows by full scoring."""
+def ranks_by_scores(net: Any, valid_data: Any) -> np.ndarray:
+    """Return the rank of each validation row's label by full scoring, ties in the middle."""
     rows = valid_data._dataset.inter_feat
     scores = net.full_sort_predict(rows)
-    labels = rows[net.POS_ITEM_ID]
-    total = 0.0
-    for row in range(len(labels)):
-        own = scores[row, labels[row]]
-        rank = 1 + int((scores[row] > own).sum()) + (int((scores[row] == own).sum()) - 1) // 2
-        total += 1 / np.log2(rank + 1) if rank <= 10 else 0.0
-    return total / len(labels)
+    own = scores.gather(1, rows[net.POS_ITEM_ID][:, None])
+    return (1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) // 2).numpy()
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector", "gate"])
+def by_the_rule(ranks: list[np.ndarray]) -> int:
+    """Return the best choice as docs/ftragrec.md says it."""
+    gains = [np.where(r <= 10, 1 / np.log2(r + 1), 0) for r in ranks]
+    largest = max(gains, key=lambda gain: gain.mean())
+    lost = [largest - gain for gain in gains]
+    close = [c for c, x in enumerate(lost) if x.mean() <= 2 * x.std() / np.sqrt(len(x)) + 1e-12]
+    return max(close, key=lambda c: (ranks[c] <= 20).mean())
+
+
+@pytest.mark.parametrize("mix", MIXES)
 def test_calibration_takes_the_best_of_the_grid(make, mix):
     grid = {
         "calibrate_alpha": [0, 0.3, 0.8],
         "calibrate_top_k": [2, 20],
         "calibrate_temperature": [0.05, 1.0],
+        "calibrate_smoothing": [0.01, 0.3],
     }
     net, loaders = make(mix=mix, top_k=20, calibrate_users=10_000, **grid)
     train(net, loaders[0])
-    current = net.retrieval.settings()["temperature"]
-    wanted = {}
-    alphas = [float(net.retrieval.alpha)] if mix == "gate" else grid["calibrate_alpha"]
-    for choice in calibration.grid(alphas, [2, 20], [0.05, 1.0, current]):
-        net.retrieval.use(choice.alpha, choice.top_k, choice.temperature)
-        wanted[choice] = ndcg_of(net, loaders[1])
-    net.retrieval.use(
-        0.5, 7, 0.2
-    )  # what stands there before must not matter, but for the temperature
-    net.retrieval.retriever.set_temperature(current)
+    learned = float(net.retrieval.retriever.temperature)
+    alphas = [net.retrieval.train_alpha] if mix == "gate" else grid["calibrate_alpha"]
+    floors = grid["calibrate_smoothing"] if mix == "log_linear" else [0.01]
+    choices, ranks = calibration.grid(alphas, [2, 20], [0.05, 1.0, learned], floors), []
+    for choice in choices:
+        net.retrieval.use(choice)
+        ranks.append(ranks_by_scores(net, loaders[1]))
+    net.retrieval.use(MixSettings(0.5, 7, 0.2, 0.1))  # what stands there before must not matter
     net.train()
     chosen = net.calibrate(loaders[1])
     assert net.training
-    assert chosen["ndcg@10"] == pytest.approx(max(wanted.values()), abs=1e-6)
-    assert ndcg_of(net.eval(), loaders[1]) == pytest.approx(chosen["ndcg@10"], abs=1e-6)
-    assert max(wanted.values()) > min(wanted.values())
+    best = by_the_rule(ranks)
+    gain = [np.where(r <= 10, 1 / np.log2(r + 1), 0).mean() for r in ranks]
+    assert chosen["ndcg@10"] == pytest.approx(gain[best], abs=1e-6)
+    assert chosen["recall@20"] == pytest.approx((ranks[best] <= 20).mean(), abs=1e-6)
+    assert (ranks_by_scores(net.eval(), loaders[1]) == ranks[best]).all()
+    assert max(gain) > min(gain)
     if mix != "gate":
-        plain = next(value for choice, value in wanted.items() if choice.alpha == 0)
-        assert chosen["ndcg@10_alone"] == pytest.approx(plain, abs=1e-6)
+        assert chosen["ndcg@10_alone"] == pytest.approx(gain[0], abs=1e-6)
+        assert chosen["recall@20_alone"] == pytest.approx((ranks[0] <= 20).mean(), abs=1e-6)
 
 
 def test_calibration_finds_the_planted_optimum(make):
@@ -769,7 +797,7 @@ def test_calibration_finds_the_planted_optimum(make):
         "calibrate_top_k": [1, 2, 10],
         "calibrate_temperature": [1.0],
     }
-    net, loaders = make(top_k=10, **grid)
+    net, loaders = make(mix="probability", top_k=10, **grid)
     rows = loaders[1]._dataset.inter_feat
     memory = net.keeper.scoring()
     targets = memory.targets
@@ -792,13 +820,15 @@ def test_calibration_finds_the_planted_optimum(make):
 
 
 def test_calibrated_settings_are_in_the_state_dict(make):
-    net, loaders = make(calibrate_alpha=[0.77], calibrate_top_k=[3], calibrate_temperature=[0.123])
+    grid = {"calibrate_top_k": [3], "calibrate_temperature": [0.123], "calibrate_smoothing": [0.2]}
+    net, loaders = make(calibrate_alpha=[0.77], **grid)
     net.calibrate(loaders[1])
     other, _ = make(seed=5)
     other.load_state_dict(net.state_dict())
     assert other.retrieval.settings() == net.retrieval.settings()
     assert other.retrieval.settings()["top_k"] == 3
     assert other.retrieval.settings()["alpha"] == pytest.approx(0.77)
+    assert other.retrieval.settings()["smoothing"] == pytest.approx(0.2)
 
 
 def test_calibration_leaves_out_the_items_that_the_evaluation_does(make, monkeypatch):
@@ -808,7 +838,7 @@ def test_calibration_leaves_out_the_items_that_the_evaluation_does(make, monkeyp
     monkeypatch.setattr(
         calibration,
         "mixture_ranks",
-        lambda batch, choices, cutoff: (
+        lambda batch, choices, mix: (
             batches.append(batch) or torch.ones(len(choices), len(batch.labels))
         ),
     )
@@ -826,28 +856,19 @@ def test_calibration_can_be_off(make):
     assert net.calibrate(loaders[1]) == before == net.retrieval.settings()
 
 
-@pytest.mark.parametrize("mix", ["probability", "vector"])
-def test_calibration_that_mixes_nothing_keeps_the_other_settings(make, mix):
-    """The temperature is learned: the grid's would be chosen by nothing."""
-    grid = {"calibrate_alpha": [0], "calibrate_top_k": [2, 20], "calibrate_temperature": [0.1, 0.6]}
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("alphas", [[0], [0.6]])
+def test_calibration_leaves_training_alone(make, mix, alphas):
+    """Temperature and number of neighbours that rank well are not those to learn with."""
+    grid = {"calibrate_alpha": alphas, "calibrate_top_k": [2], "calibrate_temperature": [0.1]}
     net, loaders = make(mix=mix, top_k=20, retriever_temperature=0.17, **grid)
-    net.retrieval.n_neighbours.fill_(7)
-    before = net.retrieval.retriever.log_temperature.detach().clone()
+    batch = first_batch(loaders[0])
+    before, wanted = copy.deepcopy(net.retrieval.retriever.state_dict()), net.losses(batch)
     chosen = net.calibrate(loaders[1])
-    assert (chosen["alpha"], chosen["top_k"]) == (0, 7)
-    assert torch.equal(net.retrieval.retriever.log_temperature, before)
-
-
-def test_settings_are_tried_without_a_trace(make):
-    net, _ = make(top_k=20, retriever_temperature=0.17, learn_temperature=True)
-    net.retrieval.n_neighbours.fill_(7)
-    before = copy.deepcopy(net.retrieval.state_dict())
-    with pytest.raises(KeyError), net.retrieval.trying(0.6, 2, 0.4):
-        assert net.retrieval.settings() == pytest.approx(
-            {"alpha": 0.6, "top_k": 2, "temperature": 0.4}
-        )
-        raise KeyError
-    assert all(torch.equal(before[name], v) for name, v in net.retrieval.state_dict().items())
+    assert chosen["top_k"] == 2 or alphas == [0]
+    after = net.retrieval.retriever.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert net.losses(batch) == wanted
 
 
 def spied_rows(net: Any, monkeypatch: Any) -> list[list[int]]:
@@ -866,7 +887,7 @@ def spied_rows(net: Any, monkeypatch: Any) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("mix", "n_given", "n_wanted"),
-    [("probability", 7, 7), ("vector", 7, 7), ("gate", 1, 1), ("probability", 99, 30)],
+    [("log_linear", 7, 7), ("vector", 7, 7), ("gate", 1, 1), ("probability", 99, 30)],
 )
 def test_calibration_looks_at_evenly_spaced_rows(make, monkeypatch, mix, n_given, n_wanted):
     net, loaders = make(mix=mix, top_k=5, calibrate_users=n_given)
@@ -954,7 +975,7 @@ def test_explain_names_the_neighbours(make):
         assert n.prefix_tokens == [item_token[i] for i in n.prefix]
 
 
-@pytest.mark.parametrize(("alpha", "mix"), [(0.0, "probability"), (0.4, "vector"), (0.4, "gate")])
+@pytest.mark.parametrize(("alpha", "mix"), [(0.0, "log_linear"), (0.4, "vector"), (0.4, "gate")])
 def test_explain_says_what_share_the_neighbours_have(make, alpha, mix):
     net, _ = make(top_k=8, **{**FIXED, "alpha": alpha, "mix": mix})
     assert all(n.alpha == pytest.approx(alpha) for n in net.explain(user=4))
@@ -997,7 +1018,7 @@ def test_random_neighbours_are_the_first_of_one_draw(make):
     batch, memory = first_batch(loaders[2]), net.keeper.scoring()
     h = net.encode(batch)
     drawn = memory.search(h, 12, batch[net.USER_ID])
-    net.retrieval.use(0.5, 5, 0.3)
+    net.retrieval.use(MixSettings(0.5, 5, 0.3))
     for found, wanted in zip(net._search(h, batch, memory, 5), drawn, strict=True):
         assert torch.equal(found, wanted[:, :5])
     asker = int(batch[net.USER_ID][0])
@@ -1060,8 +1081,8 @@ def test_result_says_what_was_used(make):
     net.calibrate(loaders[1])
     report = net.result_extra()["retrieval"]
     assert report["rows"] == 228 and report["index"] == "exact"
-    assert report["mix"] == "probability" and report["is_calibrated"] is True
-    assert report["memory_include_valid"] is False and 0 <= report["alpha"] <= 1
+    assert report["mix"] == "log_linear" and report["is_calibrated"] is True
+    assert report["memory_include_valid"] is False and report["alpha"] >= 0
 
 
 def test_a_gate_does_not_report_the_alpha_that_it_replaces(make):
@@ -1091,16 +1112,21 @@ def test_asking_for_the_settings_of_a_learned_temperature_warns_of_nothing(make)
             "top_k: 229 neighbours cannot come from a memory of 228 rows; give 1 to 228",
         ),
         ({"top_k": 0}, "top_k: 0 neighbours"),
-        ({"alpha": 1.0}, "alpha: 1.0 is not between 0 and 0.99"),
+        ({"alpha": 1.0, "mix": "probability"}, "alpha: 1.0 is not between 0 and 0.99"),
+        ({"alpha": 101.0}, "alpha: 101.0 is not between 0 and 100"),
+        ({"alpha": 0.3, "train_alpha": 0.0}, "train_alpha: 0 leaves .* or train_alpha above 0"),
+        ({"smoothing": 0.0}, "smoothing: 0.0 is not between 1e-06 and 1000"),
+        ({"calibrate_smoothing": [0.1, -1.0]}, "calibrate_smoothing: .* is not between"),
         ({"mix": "gate", "alpha": 0.0}, "mix: gate .* alpha must be above 0"),
         ({"alpha": 0.0}, "alpha: 0 leaves the retriever nothing to learn.*calibrate: none"),
         (
             {"mix": "vectors"},
-            "mix: 'vectors' is none of probability, vector, gate; did you mean 'vector'",
+            "mix: 'vectors' is none of log_linear, probability, vector, gate; did you mean",
         ),
         ({"exclude": "row"}, "exclude: 'row' is none of user, row_and_later"),
         ({"retriever_temperature": 0.0}, "retriever_temperature: 0.0 is not between 0.01 and 5"),
-        ({"calibrate_alpha": [0.5, 1.5]}, "calibrate_alpha: .* is not between"),
+        ({"calibrate_alpha": [0.5, 101.5]}, "calibrate_alpha: .* is not between"),
+        ({"calibrate_alpha": [0.5, 1.5], "mix": "gate"}, "calibrate_alpha: .* is not between"),
         ({"calibrate_top_k": []}, "calibrate_top_k: \\[\\] is not between"),
         ({"index": "flat"}, "index: 'flat' is none of"),
         ({"quality_percentile": 100.0}, "quality_percentile: 100.0 is not between 0 and 99"),

@@ -11,7 +11,8 @@ import torch
 
 from recbole_ext.evaluation.ranks import ranks_of
 from recbole_ext.modules import calibration, mixing
-from recbole_ext.modules.calibration import Choice, HeldOut
+from recbole_ext.modules.calibration import HeldOut
+from recbole_ext.modules.mixing import MixSettings
 
 B, K, N = 40, 6, 60
 
@@ -29,7 +30,7 @@ def held_out(seed: int = 0, hidden: bool = False) -> HeldOut:
     return HeldOut(logits, similarity, targets, labels, seen)
 
 
-def full_rank(batch: HeldOut, choice: Choice) -> torch.Tensor:
+def full_rank(batch: HeldOut, choice: MixSettings, mix: str = "probability") -> torch.Tensor:
     """Return the labels' ranks by scoring all items."""
     weights = torch.zeros(B, K)
     for b in range(B):
@@ -37,7 +38,11 @@ def full_rank(batch: HeldOut, choice: Choice) -> torch.Tensor:
         heat = torch.tensor([float(batch.similarity[b, k]) / choice.temperature for k in near])
         weights[b, near] = heat.softmax(0)
     alpha = choice.alpha * (weights.sum(1) > 0)
-    scores = mixing.mixture_scores(batch.logits.clone(), weights, batch.targets, alpha)
+    parts = (batch.logits.clone(), weights, batch.targets, alpha)
+    if mix == "log_linear":
+        scores = mixing.log_linear_scores(*parts, choice.smoothing)
+    else:
+        scores = mixing.mixture_scores(*parts)
     ranks = []
     for b in range(B):
         label = int(batch.labels[b])
@@ -49,22 +54,29 @@ def full_rank(batch: HeldOut, choice: Choice) -> torch.Tensor:
     return torch.tensor(ranks)
 
 
+GRIDS = {
+    "probability": calibration.grid([0.0, 0.3, 0.9], [1, 3, K], [0.05, 1.0]),
+    "log_linear": calibration.grid([0.0, 0.5, 3.0], [1, K], [0.05, 1.0], [0.01, 0.5]),
+}
+
+
+@pytest.mark.parametrize("mix", GRIDS)
 @pytest.mark.parametrize("hidden", [False, True])
-def test_ranks_are_exact_up_to_the_cutoff(hidden):
+def test_ranks_are_exact_up_to_the_cutoff(hidden, mix):
     batch = held_out(hidden=hidden)
-    choices = [Choice(a, k, t) for a in (0.0, 0.3, 0.9) for k in (1, 3, K) for t in (0.05, 1.0)]
-    found = calibration.mixture_ranks(batch, choices, cutoff=5)
-    for choice, ranks in zip(choices, found, strict=True):
-        wanted = full_rank(batch, choice)
+    found = calibration.mixture_ranks(batch, GRIDS[mix], mix, cutoff=5)
+    for choice, ranks in zip(GRIDS[mix], found, strict=True):
+        wanted = full_rank(batch, choice, mix)
         assert torch.equal(ranks[wanted <= 5], wanted[wanted <= 5])
         assert (ranks[wanted > 5] > 5).all()
 
 
-def test_ranks_when_there_are_fewer_items_than_candidates():
+@pytest.mark.parametrize("mix", GRIDS)
+def test_ranks_when_there_are_fewer_items_than_candidates(mix):
     batch = held_out()
-    choice = Choice(0.4, K, 0.2)
-    found = calibration.mixture_ranks(batch, [choice], cutoff=N)[0]
-    assert torch.equal(found, full_rank(batch, choice))
+    choice = MixSettings(0.4, K, 0.2, 0.1)
+    found = calibration.mixture_ranks(batch, [choice], mix, cutoff=N)[0]
+    assert torch.equal(found, full_rank(batch, choice, mix))
 
 
 def test_score_ranks_counts_better_items():
@@ -83,11 +95,13 @@ def test_ties_count_as_in_the_evaluation(n_levels):
     rows = torch.arange(B)
     wanted = ranks_of(logits, rows, batch.labels)
     assert torch.equal(calibration.score_ranks(logits, batch.labels), wanted)
-    found = calibration.mixture_ranks(batch, [Choice(0.0, K, 1.0), Choice(0.3, 2, 0.5)], cutoff=5)
-    for choice, ranks in zip((0.0, 0.3), found, strict=True):
-        wanted = full_rank(batch, Choice(choice, 2, 0.5))
-        assert torch.equal(ranks[wanted <= 5], wanted[wanted <= 5])
-        assert (ranks[wanted > 5] > 5).all()
+    choices = [MixSettings(0.0, K, 1.0), MixSettings(0.3, 2, 0.5)]
+    for mix in GRIDS:
+        found = calibration.mixture_ranks(batch, choices, mix, cutoff=5)
+        for choice, ranks in zip(choices, found, strict=True):
+            wanted = full_rank(batch, choice, mix)
+            assert torch.equal(ranks[wanted <= 5], wanted[wanted <= 5])
+            assert (ranks[wanted > 5] > 5).all()
 
 
 def test_ndcg_is_the_textbooks():
@@ -98,4 +112,34 @@ def test_ndcg_is_the_textbooks():
 def test_the_grid_has_alpha_zero_once_and_first():
     choices = calibration.grid([0.5, 0, 0.1], [5, 2, 5], [0.1])
     assert [(c.alpha, c.top_k) for c in choices] == [(0, 5), (0.1, 2), (0.1, 5), (0.5, 2), (0.5, 5)]
-    assert calibration.grid([0.5], [2], [0.1]) == [Choice(0.5, 2, 0.1)]
+    assert calibration.grid([0.5], [2], [0.1]) == [MixSettings(0.5, 2, 0.1)]
+    found = calibration.grid([0, 2.0], [5], [0.1], [0.3, 0.03])
+    assert [(c.alpha, c.smoothing) for c in found] == [(0, 0.3), (2, 0.03), (2, 0.3)]
+
+
+def by_the_rule(ranks: np.ndarray) -> int:
+    """Return the choice as the docstring of ``best_choice`` says it, in numpy."""
+    gain = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)
+    first = max(range(len(gain)), key=lambda c: gain[c].mean())
+    close = []
+    for choice in range(len(gain)):
+        difference = gain[first] - gain[choice]
+        if difference.mean() <= 2 * difference.std() / np.sqrt(ranks.shape[1]):
+            close.append(choice)
+    return max(close, key=lambda c: (ranks[c] <= 20).mean())
+
+
+def test_the_best_choice_is_as_good_at_the_top_and_best_further_down():
+    rng = np.random.default_rng(8)
+    found = []
+    for _ in range(20):
+        ranks = rng.integers(1, 40, size=(1, 200)) + rng.integers(0, 6, size=(9, 200))
+        found.append(calibration.best_choice(torch.tensor(ranks)))
+        assert found[-1] == by_the_rule(ranks)
+    assert len(set(found)) > 3
+    # far better at the top: the one that finds more at 20 is not close
+    ranks = torch.tensor([[1] * 50 + [30] * 50, [9] * 100])
+    assert calibration.best_choice(ranks) == 0
+    # better in two rows and worse in one: then what is found at 20 decides
+    ranks = torch.tensor([[1, 1, 2] + [1] * 47 + [30] * 50, [2, 2, 1] + [1] * 47 + [15] * 50])
+    assert calibration.best_choice(ranks) == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recbole_ext.modules import mixing
-from recbole_ext.modules.retriever import MixGate, Retriever
+from recbole_ext.modules.retriever import MixGate, Retriever, log_weights
 
 B, K, N, D = 6, 4, 9, 5
 
@@ -62,6 +62,31 @@ def test_alpha_zero_keeps_the_logits_bit_for_bit():
 def test_a_row_without_neighbours_keeps_its_logits():
     logits, weights, targets, alpha = batch()
     assert torch.equal(mixing.mixture_scores(logits.clone(), weights, targets, alpha)[0], logits[0])
+
+
+@pytest.mark.parametrize("smoothing", [0.01, 0.5])
+def test_log_linear_scores_multiply_the_distributions(smoothing):
+    logits, weights, targets, alpha = batch()
+    alpha = 5 * alpha  # an exponent may exceed 1
+    scores = mixing.log_linear_scores(logits.clone(), weights, targets, alpha, smoothing)
+    assert torch.isinf(scores[:, 0]).all()
+    for b in range(B):
+        p = np.exp(logits[b, 1:].double().numpy())
+        for item in range(1, N):
+            mass = sum(float(weights[b, k]) for k in range(K) if targets[b, k] == item)
+            p[item - 1] *= (1 + mass / smoothing) ** float(alpha[b])
+        assert scores[b, 1:].softmax(0).numpy() == pytest.approx(p / p.sum(), abs=1e-6)
+
+
+def test_log_linear_scores_without_neighbours_or_weight_are_the_logits(monkeypatch):
+    logits, weights, targets, alpha = batch()
+    scores = mixing.log_linear_scores(logits.clone(), weights, targets, alpha, 0.1)
+    assert torch.equal(scores[0], logits[0]) and not torch.equal(scores[1], logits[1])
+    untouched = mixing.log_linear_scores(logits.clone(), weights, targets, torch.zeros(B), 0.1)
+    assert torch.equal(untouched, logits)
+    monkeypatch.setattr(mixing, "SCORE_ROWS", 4)
+    in_parts = mixing.log_linear_scores(logits.clone(), weights, targets, alpha, 0.1)
+    assert torch.equal(in_parts, scores)
 
 
 def test_label_probability_is_that_of_the_scores():
@@ -149,9 +174,8 @@ def test_kl_is_the_sum_over_neighbours():
     valid[0], valid[1, 2:] = False, False
     similarity = torch.tensor(rng.normal(size=(B, K))).float().requires_grad_()
     scores, b = rng.normal(size=(B, K)), 0.7
-    retriever = Retriever(D, temperature=0.5, learn_temperature=False)
-    log_weights = retriever.log_weights(similarity, valid)
-    found = mixing.retrieval_kl(log_weights, torch.tensor(scores).float(), valid, b)
+    weighed = log_weights(similarity, valid, 0.5)
+    found = mixing.retrieval_kl(weighed, torch.tensor(scores).float(), valid, b)
     total = 0.0
     for row in range(B):
         ks = [k for k in range(K) if valid[row, k]]
@@ -200,8 +224,7 @@ def test_similarity_has_gradients_on_both_sides():
 def test_weights_sum_to_one_over_the_valid_neighbours():
     valid = torch.tensor([[True, False, True], [False, False, False]])
     similarity = torch.tensor([[0.2, float("-inf"), 0.4], [float("-inf")] * 3])
-    retriever = Retriever(D, temperature=0.1)
-    weights = retriever.log_weights(similarity, valid).exp() * valid
+    weights = log_weights(similarity, valid, 0.1).exp() * valid
     ratio = np.exp(0.2 / 0.1) / np.exp(0.4 / 0.1)
     assert weights[0].tolist() == pytest.approx([ratio / (1 + ratio), 0, 1 / (1 + ratio)], abs=1e-6)
     assert weights[1].tolist() == [0, 0, 0]
@@ -216,8 +239,6 @@ def test_temperature_is_learned_only_when_asked_and_stays_in_its_range():
     assert "log_temperature" not in dict(fixed.named_parameters())
     assert "log_temperature" in fixed.state_dict()
     assert learned.temperature.item() == pytest.approx(0.3)
-    learned.set_temperature(0.5)
-    assert learned.temperature.item() == pytest.approx(0.5)
     with torch.no_grad():
         learned.log_temperature.fill_(-50)
     assert learned.temperature.item() == pytest.approx(0.01)

@@ -5,12 +5,12 @@ with the items that followed. For a query the nearest states are retrieved, a sm
 network (the retriever) says how much each counts, and the items that followed them are mixed into
 the encoder's own prediction.
 
-What differs from the original, and why (docs/ftragrec.md says more): distributions are
-mixed and not vectors (``mix: probability``, as in kNN-LM, Khandelwal et al., ICLR 2020), because an
-average of item vectors hardly moves the query; the retriever is applied on the fly to the query and
-to what was retrieved, because otherwise the loss has no gradient; the query's own rows are left
-out, because otherwise it finds itself; alpha, the number of neighbours and the temperature are
-chosen on validation. properties/model/FTRagRec-original.yaml keeps the original's formula.
+What differs from the original, and why (docs/ftragrec.md says more): distributions are mixed and
+not vectors (``mix: log_linear``), because an average of item vectors hardly moves the query; the
+retriever is applied on the fly to the query and to what was retrieved, because otherwise the loss
+has no gradient; the query's own rows are left out, because otherwise it finds itself; how the
+scores are mixed is chosen on validation. properties/model/FTRagRec-original.yaml keeps the
+original's formula.
 """
 
 from __future__ import annotations
@@ -28,18 +28,24 @@ from recbole_ext.data.rows import histories_of
 from recbole_ext.data.vocabulary import vocabulary_hash
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.explanation import Neighbour, describe_neighbours
-from recbole_ext.models.ftragrec_settings import check_run, check_values, freeze_parameters
+from recbole_ext.models.ftragrec_settings import (
+    alpha_of,
+    calibration_grid,
+    check_run,
+    check_values,
+    freeze_parameters,
+    train_alpha_of,
+)
 from recbole_ext.models.warm_start import load_warm_start
 from recbole_ext.modules import calibration
 from recbole_ext.modules.memory import Memory, MemoryRows
 from recbole_ext.modules.memory_keeper import MemoryKeeper
+from recbole_ext.modules.mixing import MixSettings
 from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
 from recbole_ext.modules.retriever import Retriever
 from recbole_ext.modules.transformer import SASEncoder
 from recbole_ext.types import Losses, UserError
 
-CUTOFF = 10
-"""Calibration maximises NDCG at this length."""
 CALIBRATE_ROWS = 1024
 CALIBRATE_CELLS = 1 << 24
 """Calibration ranks so many validation rows, but no more scores, at a time (64 MiB, and copies)."""
@@ -64,9 +70,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.use_calibration = config["calibrate"] == "valid"
         self.is_calibrated = False
         self.calibrate_users = config["calibrate_users"]
-        self.calibrate_grid = [
-            config[f"calibrate_{of}"] for of in ("alpha", "top_k", "temperature")
-        ]
+        self.calibrate_grid = calibration_grid(config)
         self.mask_history = bool(config["mask_history"])
         self.memory_include_valid = config["memory_include_valid"]
         self.encoder = SASEncoder(
@@ -92,7 +96,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.retrieval = RetrievalMix(
             retriever,
             mix=config["mix"],
-            alpha=config["alpha"],
+            alpha=alpha_of(config),
+            train_alpha=train_alpha_of(config),
+            smoothing=config["smoothing"],
             top_k=config["top_k"],
             kl_weight=config["kl_small_weight"],
             kl_target=config["kl_target"],
@@ -165,8 +171,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         labels = interaction[self.POS_ITEM_ID]  # [B]
         places = memory.place[interaction[ROW_ID]]  # [B]
         h, log_prob = self._states(interaction, memory, places)  # [B, D], [B]
-        near = memory.neighbours_of_rows(self.retrieval.top_k)[places].long()  # [B, top_k]
-        near = near[:, : int(self.retrieval.n_neighbours)]  # [B, K]
+        near = memory.neighbours_of_rows(self.retrieval.top_k)[places].long()  # [B, K]
         enhanced, kl = self.retrieval.losses(h, log_prob, labels, near, memory, self.item_weight)
         found = {"rec": -log_prob.mean(), "enhanced": self.enhanced_rec_weight * enhanced}
         return {**found, "kl": self.retrieval.kl_weight * kl} if self.retrieval.kl_weight else found
@@ -190,11 +195,10 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         h = self.encode(interaction)  # [B, D]
         if not self.retrieval.is_active():
             return item_logits(h, self.item_weight)  # [B, N]
-        memory = self.keeper.scoring()
-        k = int(self.retrieval.n_neighbours)
-        similarity, near = self._search(h, interaction, memory, k)  # [B, K] each
-        found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
-        return self.retrieval.scores(h, found, self.item_weight)
+        memory, settings = self.keeper.scoring(), self.retrieval.for_scores()
+        similarity, near = self._search(h, interaction, memory, settings.top_k)  # [B, K] each
+        found = self.retrieval.find(similarity, near, memory, settings)
+        return self.retrieval.scores(h, found, self.item_weight, settings.smoothing)
 
     def refresh_memory(self) -> None:
         """Rebuild the memory from the current weights, for training and for scoring."""
@@ -208,15 +212,16 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
 
     @torch.no_grad()
     def calibrate(self, valid_data: Any) -> dict[str, float]:
-        """Choose alpha, the number of neighbours and the temperature by NDCG@10 on validation.
+        """Choose how the scores are mixed on validation.
 
-        The best of a grid, on up to ``calibrate_users`` evenly spaced validation rows (for other
-        mixes than ``probability``, which score all items for every choice, a tenth of them where
-        that is 100 or more). The choice is kept in the state dict and holds for training too; with
-        alpha 0 the number of neighbours and the temperature stay as they are.
+        The best of a grid (see :func:`~recbole_ext.modules.calibration.best_choice`), on up to
+        ``calibrate_users`` evenly spaced validation rows (for ``vector`` and ``gate``, which score
+        all items for every choice, a tenth of them where that is 100 or more). The choice is kept
+        in the state dict; training does not depend on it.
 
         Returns:
-            The choice, its NDCG@10, and that of the encoder alone where the grid has alpha 0.
+            The choice, its NDCG@10 and recall@20, and those of the encoder alone where the grid has
+            alpha 0.
 
         Raises:
             UserError: The scores are not numbers.
@@ -224,14 +229,15 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         mix, was_training = self.retrieval, self.training
         if not self.use_calibration:
             return mix.settings()
-        alphas, top_ks, temperatures = self.calibrate_grid
+        alphas, top_ks, temperatures, smoothings = self.calibrate_grid
         choices = calibration.grid(
-            alphas if mix.gate is None else [float(mix.alpha)],
+            alphas if mix.gate is None else [mix.train_alpha],
             [min(k, mix.top_k) for k in top_ks],
             [*temperatures, float(mix.retriever.temperature)],
+            smoothings,
         )
         rows, n_rows = valid_data._dataset.inter_feat, self.calibrate_users
-        if mix.mix != "probability":
+        if mix.mix in ("vector", "gate"):
             n_rows = max(n_rows // 10, min(n_rows, FEWEST_ROWS))
         rows = rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()]  # n rows
         self.eval()
@@ -241,19 +247,20 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         similarity, near = self._search(h, queries, memory, mix.top_k)  # [n, top_k] each
         size = min(CALIBRATE_ROWS, max(1, CALIBRATE_CELLS // self.n_items))
         parts = [
-            calibration.ndcg(
-                self._ranks(rows[part], h[part], similarity[part], near[part], choices, valid_data),
-                CUTOFF,
-            )
+            self._ranks(rows[part], h[part], similarity[part], near[part], choices, valid_data)
             for part in torch.arange(len(rows)).split(size)
         ]  # of [choices, b]
         self.train(was_training)
-        quality = torch.cat(parts, dim=1).double().mean(1)  # [choices]
-        best = int(quality.argmax())
-        mix.use(choices[best].alpha, choices[best].top_k, choices[best].temperature)
+        ranks = torch.cat(parts, dim=1)  # [choices, n]
+        best = calibration.best_choice(ranks)
+        mix.use(choices[best])
         self.is_calibrated = True
-        alone = {"ndcg@10_alone": float(quality[0])} if choices[0].alpha == 0 else {}
-        return {**mix.settings(), "ndcg@10": float(quality[best]), **alone}
+        ndcg = calibration.ndcg(ranks, 10).double().mean(1).tolist()
+        recall = calibration.recall(ranks, 20).tolist()
+        found = {**mix.settings(), "ndcg@10": ndcg[best], "recall@20": recall[best]}
+        if choices[0].alpha == 0:
+            found.update({"ndcg@10_alone": ndcg[0], "recall@20_alone": recall[0]})
+        return found
 
     @torch.no_grad()
     def explain(
@@ -294,9 +301,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         h = self.encoder(item_seq, torch.tensor([item_seq.shape[1]], device=device))  # [1, D]
         self.train(was_training)
         asker = {self.USER_ID: torch.tensor([rows.n_users if user is None else user])}
-        k = int(self.retrieval.n_neighbours)
-        similarity, near = self._search(h, asker, memory, k)  # [1, K] each
-        found = self.retrieval.find(similarity, near, memory, self.retrieval.alpha)
+        settings = self.retrieval.for_scores()
+        similarity, near = self._search(h, asker, memory, settings.top_k)  # [1, K] each
+        found = self.retrieval.find(similarity, near, memory, settings)
         alpha = float(found.alpha[0])
         return describe_neighbours(
             rows, near[0], similarity[0], found.weights[0], alpha, *self.tokens
@@ -373,7 +380,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         h: Tensor,
         similarity: Tensor,
         near: Tensor,
-        choices: Sequence[calibration.Choice],
+        choices: Sequence[MixSettings],
         valid_data: Any,
     ) -> Tensor:
         """Return the rank of each target under each choice, [choices, B].
@@ -387,7 +394,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             valid_data: Validation loader, which may know what its users had.
         """
         hidden, mix, memory = self._hidden(batch, valid_data), self.retrieval, self.keeper.scoring()
-        found = mix.find(similarity, near, memory, mix.alpha)
+        found = mix.find(similarity, near, memory, mix.for_losses())  # all top_k of them
         held_out = calibration.HeldOut(
             item_logits(h, self.item_weight),
             similarity.masked_fill(~found.valid, -torch.inf),
@@ -400,14 +407,12 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
                 "FTRagRec: the scores of validation rows are not numbers (NaN): training has "
                 "diverged; lower learning_rate or set clip_grad_norm"
             )
-        if mix.mix == "probability":
-            return calibration.mixture_ranks(held_out, choices, CUTOFF)
+        if mix.mix in ("probability", "log_linear"):
+            return calibration.mixture_ranks(held_out, choices, mix.mix)
         ranks = []
         for one in choices:
-            first = slice(one.top_k)
-            with mix.trying(one.alpha, one.top_k, one.temperature):
-                found = mix.find(similarity[:, first], near[:, first], memory, mix.alpha)
-                scores = mix.scores(h, found, self.item_weight)  # [B, N]
+            found = mix.find(similarity, near, memory, one)
+            scores = mix.scores(h, found, self.item_weight)  # [B, N]
             scores = calibration.hide(scores, held_out)
             ranks.append(calibration.score_ranks(scores, held_out.labels))
         return torch.stack(ranks)
