@@ -43,13 +43,15 @@ CONTROLS = (
 """The last cannot leave them out; in the one before calibration may."""
 
 
-def variants_of(models: Sequence[str], controls: bool) -> list[Variant]:
-    """Return the models, and the controls behind them where they are wanted.
+def variants_of(
+    models: Sequence[str], variants: Sequence[Variant], controls: bool
+) -> list[Variant]:
+    """Return the models, their variants, and the controls behind them where they are wanted.
 
     Raises:
         UserError: Controls are wanted, and a model that they are about is not there.
     """
-    plain = [Variant(model, model) for model in models]
+    plain = [*(Variant(model, model) for model in models), *variants]
     if not controls:
         return plain
     missing = {"DuoRec", "FTRagRec"} - set(models)

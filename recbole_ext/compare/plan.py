@@ -10,12 +10,13 @@ from typing import Any
 
 from recbole_ext import __version__
 from recbole_ext.compare.controls import Variant, variants_of
+from recbole_ext.compare.overrides import read_overrides
 from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
-from recbole_ext.config import Config, parse_overrides, read_yaml
+from recbole_ext.config import Config, parse_overrides
 from recbole_ext.data.check import check_files
 from recbole_ext.quick_start import PLACE_KEYS
 from recbole_ext.registry import can_accelerate, get_model
-from recbole_ext.types import UserError, suggest
+from recbole_ext.types import UserError
 
 Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
 """(name, seed) -> its settings, and the Config that they give."""
@@ -85,7 +86,7 @@ def plan(
         datasets: Datasets.
         seeds: Seeds.
         output_dir: Folder of the comparison.
-        overrides_file: YAML file of settings for all, and by model and dataset.
+        overrides_file: See :func:`~recbole_ext.compare.overrides.read_overrides`.
         overrides: ``--key=value``.
         controls: Whether FTRagRec's controls are run too.
         fingerprint_of: Reads a dataset as these settings have it and returns its fingerprint: a
@@ -94,13 +95,11 @@ def plan(
     Raises:
         UserError: A model, dataset or key that does not exist, or runs that would not compare.
     """
-    given = dict(read_yaml(overrides_file)) if overrides_file else {}
-    by_model = _part(given, "models", models, overrides_file)
-    by_dataset = _part(given, "datasets", datasets, overrides_file)
-    variants = _in_order(variants_of(models, controls))
+    given = read_overrides(overrides_file, models, datasets)
+    variants = _in_order(variants_of(models, given.variants, controls))
     # it is for some models only, so it cannot go to all as other settings do
     said = parse_overrides(overrides)
-    accelerate = said.get("accelerate", given.pop("accelerate", True))
+    accelerate = said.get("accelerate", given.for_all.get("accelerate", True))
     overrides = tuple(one for one in overrides if not one.startswith("--accelerate="))
 
     def settings_of(one: Variant, dataset: str, seed: int) -> dict[str, Any]:
@@ -108,10 +107,10 @@ def plan(
         return {
             **PROTOCOL,
             **({} if getattr(model_class, "warm_start", None) else TRAINING),
+            **given.for_all,
             "accelerate": bool(accelerate) and can_accelerate(model_class),
-            **given,
-            **by_dataset.get(dataset, {}),
-            **by_model.get(one.model, {}),
+            **given.by_dataset.get(dataset, {}),
+            **given.by_model.get(one.model, {}),
             "seed": seed,
             **one.settings,
         }
@@ -122,7 +121,7 @@ def plan(
             for one in variants:
                 settings = settings_of(one, dataset, seed)
                 config = Config(one.model, dataset, None, settings, overrides)
-                _refuse_lost({"seed": seed, **one.settings}, config, one.name)
+                _refuse_lost({"seed": seed, **one.settings}, config, one)
                 _refuse_no_ranks(config)
                 check_files(config)
                 configs[one.name, seed] = settings, config
@@ -132,6 +131,7 @@ def plan(
     for dataset, configs in checked.items():
         fingerprint = fingerprint_of(dataset, next(iter(configs.values()))[1])
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
+    _refuse_twice(runs)
     return runs
 
 
@@ -190,14 +190,25 @@ def _in_order(variants: Sequence[Variant]) -> list[Variant]:
     return sorted(ordered, key=lambda one: one.control_of is not None)
 
 
-def _refuse_lost(wanted: Mapping[str, Any], config: Config, name: str) -> None:
+def _refuse_lost(wanted: Mapping[str, Any], config: Config, one: Variant) -> None:
     """Refuse a ``--key=value`` that would take from the comparison what it sets itself."""
+    leave = "leave it out, or leave out " + ("--controls" if one.control_of else "the variant")
     for key, value in wanted.items():
         if config[key] != value:
-            hint = (
-                "give --seeds=1,2,3" if key == "seed" else "leave it out, or leave out --controls"
+            hint = "give --seeds=1,2,3" if key == "seed" else leave
+            raise UserError(f"--{key} is set by the comparison (for {one.name}); {hint}")
+
+
+def _refuse_twice(runs: Sequence[Planned]) -> None:
+    """Refuse two names for one run."""
+    names: dict[Path, str] = {}
+    for one in runs:
+        first = names.setdefault(one.folder, one.name)
+        if first != one.name:
+            raise UserError(
+                f"variants: '{one.name}' has the settings of '{first}'; change a setting, or leave "
+                "it out"
             )
-            raise UserError(f"--{key} is set by the comparison (for {name}); {hint}")
 
 
 def _refuse_no_ranks(config: Config) -> None:
@@ -207,20 +218,6 @@ def _refuse_no_ranks(config: Config) -> None:
             f"metrics {config['metrics']}: a comparison is of ranks, by user; name one or more of "
             f"{', '.join(BY_USER)}"
         )
-
-
-def _part(
-    given: dict[str, Any], key: str, names: Sequence[str], path: str | Path | None
-) -> Mapping[str, Any]:
-    part = given.pop(key, None) or {}
-    if not isinstance(part, dict) or not all(isinstance(v, dict) for v in part.values()):
-        raise UserError(
-            f"{path}: '{key}' maps a name to its settings, as {names[0]}: {{epochs: 5}}"
-        )
-    for name in part.keys() - set(names):
-        hint = suggest(name, names) or f"; they are {', '.join(names)}"
-        raise UserError(f"{path}: {key}: '{name}' is not in this comparison{hint}")
-    return part
 
 
 def _digest(settings: dict[str, Any], needs: Sequence[Path], fingerprint: str, one: Variant) -> str:

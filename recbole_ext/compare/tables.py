@@ -17,14 +17,20 @@ Table = list[list[str]]
 
 
 def quality(data: Analysis) -> Table:
-    """Return the test metrics: mean over seeds, and standard deviation where there are two."""
-    table = [["model", "seeds", *data.metrics]]
+    """Return validation and test metrics: mean over seeds, and standard deviation of two or more.
+
+    The metric of validation is RecBole's number, which is rounded.
+    """
+    table = [["model", "seeds", f"validation {data.valid_metric}", *data.metrics]]
     for name, runs in data.runs.items():
         by_seed = pd.DataFrame([one.users[data.metrics].mean() for one in runs])
+        by_seed.insert(
+            0, "valid", [one.result["best_valid"].get(data.valid_metric) for one in runs]
+        )
         means, spread = by_seed.mean(), by_seed.std()
         cells = [
-            f"{means[m]:.4f}" + (f" ± {spread[m]:.4f}" if len(runs) > 1 else "")
-            for m in data.metrics
+            "-" if np.isnan(mean) else f"{mean:.4f}" + (f" ± {sd:.4f}" if len(runs) > 1 else "")
+            for mean, sd in zip(means, spread, strict=True)
         ]
         table.append([name + (" †" if name in data.tied else ""), str(len(runs)), *cells])
     return table

@@ -19,7 +19,7 @@ from recbole_ext.compare.report import write_report
 from recbole_ext.compare.split import load_split, read_split
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
-from tests.compare.conftest import in_process, tiny
+from tests.compare.conftest import in_process, tiny, write_overrides
 
 
 def folders(place: Path) -> dict[str, Path]:
@@ -62,6 +62,51 @@ def test_what_cannot_be_meant_is_refused(overrides, tmp_path):
     overrides.write_text("models: {BPRR: {epochs: 1}}")
     with pytest.raises(UserError, match="did you mean 'BPR'"):
         planned(["Pop", "BPR"])
+
+
+def test_variants_are_models_with_settings_of_their_own(tiny_data_path, tmp_path):
+    settings = tiny(tiny_data_path)
+    settings["models"] = {"BPR": {"embedding_size": 8}}
+    settings["variants"] = {
+        "wide": {"model": "BPR", "embedding_size": 16},
+        "FTRagRec, gate": {"model": "FTRagRec", "mix": "gate"},
+    }
+    path = write_overrides(tmp_path / "all.yaml", settings)
+    runs = plan(["FTRagRec", "BPR", "DuoRec"], ["tiny"], [2020], tmp_path, path)
+    found = {one.name: one for one in runs}
+    assert [one.name for one in runs].index("DuoRec") < [one.name for one in runs].index(
+        "FTRagRec, gate"
+    )
+    sizes = [found[name].settings["embedding_size"] for name in ("BPR", "wide")]
+    assert sizes == [8, 16] and found["wide"].model == "BPR" and not found["wide"].control_of
+    gate, plain = found["FTRagRec, gate"], found["FTRagRec"]
+    assert gate.settings["mix"] == "gate" and gate.needs == plain.needs == (found["DuoRec"].folder,)
+    assert len({one.folder for one in runs}) == len(runs) == 5
+
+
+@pytest.mark.parametrize(
+    ("variants", "sentence"),
+    [
+        ({"wide": {"embedding_size": 16}}, "variants: wide: model 'None' is not in this comp.*BPR"),
+        ({"wide": {"model": "BPRR"}}, "wide: model 'BPRR' is not in .*did you mean 'BPR'"),
+        ({"BPR": {"model": "BPR"}}, "'BPR' is there already; give it a name of its own"),
+        ({"wide": 3}, "'variants' maps a name to its settings, as BPR small: {model: BPR,"),
+        ({"same": {"model": "BPR"}}, "'same' has the settings of 'BPR'; change a setting"),
+        (
+            {"wide": {"model": "BPR", "embeding_size": 1}},
+            "embeding_size.*did you mean 'embedding_s",
+        ),
+        (
+            {"masked": {"model": "BPR", "mask_history": True}},
+            "mask_history on tiny is False for BPR",
+        ),
+    ],
+)
+def test_variants_that_cannot_be_meant_are_refused(tiny_data_path, tmp_path, variants, sentence):
+    path = write_overrides(tmp_path / "all.yaml", {**tiny(tiny_data_path), "variants": variants})
+    with pytest.raises(UserError, match=sentence):
+        plan(["BPR"], ["tiny"], [2020], tmp_path, path)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_recboles_sequential_models_are_accelerated_unless_told_not_to(overrides, tmp_path):

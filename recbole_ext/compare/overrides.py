@@ -1,0 +1,85 @@
+"""The file of ``--overrides``: settings for all runs, by model, by dataset, and variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recbole_ext.compare.controls import CONTROLS, Variant
+from recbole_ext.config import read_yaml
+from recbole_ext.types import UserError, suggest
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the file says.
+
+    Attributes:
+        for_all: Settings of all runs.
+        by_model: Model -> its settings.
+        by_dataset: Dataset -> its settings.
+        variants: Models of the comparison once more, with other settings.
+    """
+
+    for_all: dict[str, Any] = field(default_factory=dict)
+    by_model: Mapping[str, Settings] = field(default_factory=dict)
+    by_dataset: Mapping[str, Settings] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+
+
+def read_overrides(
+    path: str | Path | None, models: Sequence[str], datasets: Sequence[str]
+) -> Overrides:
+    """Read the file; without one there are no overrides.
+
+    Args:
+        path: ``key: value`` for all runs, and under ``models`` and ``datasets`` by name. Under
+            ``variants`` a name of its own -> ``{model: <a model of the comparison>, key: value}``.
+        models: Of the comparison.
+        datasets: Of the comparison.
+
+    Raises:
+        UserError: Naming the part that is not of this form, or is about what is not compared.
+    """
+    if not path:
+        return Overrides()
+    given = dict(read_yaml(path))
+    by_model = _part(given, "models", models, path)
+    by_dataset = _part(given, "datasets", datasets, path)
+    example = f"{models[0]} small: {{model: {models[0]}, epochs: 5}}"
+    variants = _mapping(given, "variants", example, path)
+    found = tuple(_variant(name, dict(one), models, path) for name, one in variants.items())
+    return Overrides(given, by_model, by_dataset, found)
+
+
+def _variant(name: str, settings: dict[str, Any], models: Sequence[str], path: Any) -> Variant:
+    if name in {*models, *(one.name for one in CONTROLS)}:
+        raise UserError(f"{path}: variants: '{name}' is there already; give it a name of its own")
+    model = settings.pop("model", None)
+    if model not in models:
+        hint = suggest(str(model), models) or f"; --models has {', '.join(models)}"
+        raise UserError(
+            f"{path}: variants: {name}: model '{model}' is not in this comparison{hint}"
+        )
+    return Variant(name, model, settings)
+
+
+def _part(
+    given: dict[str, Any], key: str, names: Sequence[str], path: Any
+) -> Mapping[str, Settings]:
+    part = _mapping(given, key, f"{names[0]}: {{epochs: 5}}", path)
+    for name in part.keys() - set(names):
+        hint = suggest(name, names) or f"; they are {', '.join(names)}"
+        raise UserError(f"{path}: {key}: '{name}' is not in this comparison{hint}")
+    return part
+
+
+def _mapping(given: dict[str, Any], key: str, example: str, path: Any) -> Mapping[str, Settings]:
+    part = given.pop(key, None) or {}
+    if not isinstance(part, dict) or not all(isinstance(one, dict) for one in part.values()):
+        raise UserError(f"{path}: '{key}' maps a name to its settings, as {example}")
+    return part
