@@ -20,6 +20,7 @@ from recbole_ext.config import Config, read_yaml
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.prefix_dataset import ROW_ID
 from recbole_ext.data.vocabulary import vocabulary_of
+from recbole_ext.models import ftragrec_calibration
 from recbole_ext.models.sequential import ftragrec
 from recbole_ext.modules import calibration, retrieval_mix
 from recbole_ext.modules.memory import random_places
@@ -474,7 +475,7 @@ def test_test_queries_find_the_users_training_rows_only_by_policy(make, exclude)
     net, loaders = make(exclude=exclude)
     net.eval()
     batch, memory = first_batch(loaders[2]), net.keeper.scoring()
-    near = net._search(net.encode(batch), batch, memory, len(memory.rows))[1]
+    near = net.search(net.encode(batch), batch, memory, len(memory.rows))[1]
     own = (memory.rows.users[near.clamp_min(0)] == batch[net.USER_ID][:, None]) & (near >= 0)
     assert own.any() == (exclude == "row_and_later")
 
@@ -502,7 +503,7 @@ def test_quality_threshold_drops_dissimilar_neighbours(make):
     net, loaders = make(quality_threshold=0.2, top_k=50, **FIXED)
     net.eval()
     batch, memory = first_batch(loaders[2]), net.keeper.scoring()
-    similarity, near = net._search(net.encode(batch), batch, memory, 50)
+    similarity, near = net.search(net.encode(batch), batch, memory, 50)
     found = net.retrieval.find(similarity, near, memory, net.retrieval.for_scores())
     assert torch.equal(found.valid, similarity >= 0.2)
     assert 0 < found.valid.sum() < found.valid.numel()
@@ -514,7 +515,7 @@ def test_a_threshold_that_nothing_meets_leaves_the_encoder_alone(make):
     shake(net.encoder, 0.1)
     net.eval()
     batch = first_batch(loaders[2])
-    similarity, near = net._search(net.encode(batch), batch, net.keeper.scoring(), 1)
+    similarity, near = net.search(net.encode(batch), batch, net.keeper.scoring(), 1)
     alone = similarity[:, 0] < 1
     assert alone.any()
     wanted = net.encode(batch) @ net.item_weight.T
@@ -874,12 +875,12 @@ def test_calibration_leaves_training_alone(make, mix, alphas):
 def spied_rows(net: Any, monkeypatch: Any) -> list[list[int]]:
     """Return the users of each batch that calibration ranks, filled when it runs."""
     parts: list[list[int]] = []
-    ranks = type(net)._ranks
+    ranks = ftragrec_calibration._ranks
     monkeypatch.setattr(
-        type(net),
+        ftragrec_calibration,
         "_ranks",
-        lambda self, batch, *more: (
-            parts.append(batch[net.USER_ID].tolist()) or ranks(self, batch, *more)
+        lambda model, batch, *more: (
+            parts.append(batch[net.USER_ID].tolist()) or ranks(model, batch, *more)
         ),
     )
     return parts
@@ -900,7 +901,7 @@ def test_calibration_looks_at_evenly_spaced_rows(make, monkeypatch, mix, n_given
 
 def test_calibration_takes_a_tenth_where_every_choice_scores_all_items(make, monkeypatch):
     net, loaders = make(mix="vector", top_k=5, calibrate_users=300)
-    monkeypatch.setattr(ftragrec, "FEWEST_ROWS", 10)
+    monkeypatch.setattr(ftragrec_calibration, "FEWEST_ROWS", 10)
     parts = spied_rows(net, monkeypatch)
     net.calibrate(loaders[1])
     assert sum(map(len, parts)) == 30
@@ -912,7 +913,7 @@ def test_calibration_takes_a_tenth_where_every_choice_scores_all_items(make, mon
 def test_calibration_holds_few_scores_at_a_time(make, monkeypatch):
     net, loaders = make(top_k=5)
     wanted = net.calibrate(loaders[1])
-    monkeypatch.setattr(ftragrec, "CALIBRATE_CELLS", 4 * net.n_items)
+    monkeypatch.setattr(ftragrec_calibration, "CELLS", 4 * net.n_items)
     parts = spied_rows(net, monkeypatch)
     again = net.calibrate(loaders[1])
     assert max(map(len, parts)) == 4
@@ -923,8 +924,10 @@ def test_calibration_holds_few_scores_at_a_time(make, monkeypatch):
 def test_calibration_refuses_scores_that_are_no_numbers(make, monkeypatch, part):
     net, loaders = make(top_k=5)
     if part == "logits":
-        item_logits = ftragrec.item_logits
-        monkeypatch.setattr(ftragrec, "item_logits", lambda *given: item_logits(*given) * np.nan)
+        logits = ftragrec_calibration.item_logits
+        monkeypatch.setattr(
+            ftragrec_calibration, "item_logits", lambda *given: logits(*given) * np.nan
+        )
     else:
         with torch.no_grad():
             next(net.retrieval.retriever.blocks.parameters()).fill_(float("nan"))
@@ -1019,7 +1022,7 @@ def test_random_neighbours_are_the_first_of_one_draw(make):
     h = net.encode(batch)
     drawn = memory.search(h, 12, batch[net.USER_ID])
     net.retrieval.use(MixSettings(0.5, 5, 0.3))
-    for found, wanted in zip(net._search(h, batch, memory, 5), drawn, strict=True):
+    for found, wanted in zip(net.search(h, batch, memory, 5), drawn, strict=True):
         assert torch.equal(found, wanted[:, :5])
     asker = int(batch[net.USER_ID][0])
     near = drawn[1][batch[net.USER_ID] == asker][0, :5]  # drawn by user, whatever the history

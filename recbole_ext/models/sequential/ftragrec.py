@@ -28,6 +28,7 @@ from recbole_ext.data.rows import histories_of
 from recbole_ext.data.vocabulary import vocabulary_hash
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.explanation import Neighbour, describe_neighbours
+from recbole_ext.models.ftragrec_calibration import calibrate_mix
 from recbole_ext.models.ftragrec_settings import (
     alpha_of,
     calibration_grid,
@@ -37,20 +38,12 @@ from recbole_ext.models.ftragrec_settings import (
     train_alpha_of,
 )
 from recbole_ext.models.warm_start import load_warm_start
-from recbole_ext.modules import calibration
 from recbole_ext.modules.memory import Memory, MemoryRows
 from recbole_ext.modules.memory_keeper import MemoryKeeper
-from recbole_ext.modules.mixing import MixSettings
 from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
 from recbole_ext.modules.retriever import Retriever
 from recbole_ext.modules.transformer import SASEncoder
 from recbole_ext.types import Losses, UserError
-
-CALIBRATE_ROWS = 1024
-CALIBRATE_CELLS = 1 << 24
-"""Calibration ranks so many validation rows, but no more scores, at a time (64 MiB, and copies)."""
-FEWEST_ROWS = 100
-"""Validation rows below which calibration takes no tenth of ``calibrate_users``."""
 
 
 class FTRagRec(ExtRecommender, SequentialRecommender):
@@ -196,7 +189,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         if not self.retrieval.is_active():
             return item_logits(h, self.item_weight)  # [B, N]
         memory, settings = self.keeper.scoring(), self.retrieval.for_scores()
-        similarity, near = self._search(h, interaction, memory, settings.top_k)  # [B, K] each
+        similarity, near = self.search(h, interaction, memory, settings.top_k)  # [B, K] each
         found = self.retrieval.find(similarity, near, memory, settings)
         return self.retrieval.scores(h, found, self.item_weight, settings.smoothing)
 
@@ -210,57 +203,11 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         """Add the validation pairs to the memory, for the test (``memory_include_valid``)."""
         self.keeper.extend(self._rows_of(valid_data._dataset))
 
-    @torch.no_grad()
     def calibrate(self, valid_data: Any) -> dict[str, float]:
-        """Choose how the scores are mixed on validation.
-
-        The best of a grid (see :func:`~recbole_ext.modules.calibration.best_choice`), on up to
-        ``calibrate_users`` evenly spaced validation rows (for ``vector`` and ``gate``, which score
-        all items for every choice, a tenth of them where that is 100 or more). The choice is kept
-        in the state dict; training does not depend on it.
-
-        Returns:
-            The choice, its NDCG@10 and recall@20, and those of the encoder alone where the grid has
-            alpha 0.
-
-        Raises:
-            UserError: The scores are not numbers.
-        """
-        mix, was_training = self.retrieval, self.training
-        if not self.use_calibration:
-            return mix.settings()
-        alphas, top_ks, temperatures, smoothings = self.calibrate_grid
-        choices = calibration.grid(
-            alphas if mix.gate is None else [mix.train_alpha],
-            [min(k, mix.top_k) for k in top_ks],
-            [*temperatures, float(mix.retriever.temperature)],
-            smoothings,
+        """Choose how the scores are mixed on validation; see :func:`calibrate_mix`."""
+        return (
+            calibrate_mix(self, valid_data) if self.use_calibration else self.retrieval.settings()
         )
-        rows, n_rows = valid_data._dataset.inter_feat, self.calibrate_users
-        if mix.mix in ("vector", "gate"):
-            n_rows = max(n_rows // 10, min(n_rows, FEWEST_ROWS))
-        rows = rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()]  # n rows
-        self.eval()
-        queries = rows.to(self.item_weight.device)
-        h, memory = self.encode(queries), self.keeper.scoring()  # [n, D]
-        # all at once: an index searches for many queries in less time each
-        similarity, near = self._search(h, queries, memory, mix.top_k)  # [n, top_k] each
-        size = min(CALIBRATE_ROWS, max(1, CALIBRATE_CELLS // self.n_items))
-        parts = [
-            self._ranks(rows[part], h[part], similarity[part], near[part], choices, valid_data)
-            for part in torch.arange(len(rows)).split(size)
-        ]  # of [choices, b]
-        self.train(was_training)
-        ranks = torch.cat(parts, dim=1)  # [choices, n]
-        best = calibration.best_choice(ranks)
-        mix.use(choices[best])
-        self.is_calibrated = True
-        ndcg = calibration.ndcg(ranks, 10).double().mean(1).tolist()
-        recall = calibration.recall(ranks, 20).tolist()
-        found = {**mix.settings(), "ndcg@10": ndcg[best], "recall@20": recall[best]}
-        if choices[0].alpha == 0:
-            found.update({"ndcg@10_alone": ndcg[0], "recall@20_alone": recall[0]})
-        return found
 
     @torch.no_grad()
     def explain(
@@ -302,7 +249,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.train(was_training)
         asker = {self.USER_ID: torch.tensor([rows.n_users if user is None else user])}
         settings = self.retrieval.for_scores()
-        similarity, near = self._search(h, asker, memory, settings.top_k)  # [1, K] each
+        similarity, near = self.search(h, asker, memory, settings.top_k)  # [1, K] each
         found = self.retrieval.find(similarity, near, memory, settings)
         alpha = float(found.alpha[0])
         return describe_neighbours(
@@ -342,7 +289,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             )
         return memory.states[places], memory.label_log_prob(self.item_weight)[places]
 
-    def _search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
+    def search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
         """Return similarity and places [B, K] of what the queries may find.
 
         The first K of ``top_k``, so that calibration, training and scoring see the same ones: how
@@ -361,58 +308,3 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         first = place.new_empty(len(rows))  # [b]
         first[place] = torch.arange(len(place), device=place.device)  # whichever comes last
         return first, place
-
-    def _hidden(self, batch: Any, valid_data: Any) -> Tensor | None:
-        """Return the items that the evaluation leaves out [B, L], 0 for none, or ``None``."""
-        if not self.mask_history:
-            return None
-        history = getattr(valid_data, "history", None)
-        if history is None:
-            return batch[self.ITEM_SEQ]
-        # all that the user had before, of which ITEM_SEQ is only the end
-        found, items = history.index(batch[self.USER_ID], batch[self.POS_ITEM_ID])  # [pairs]
-        parts = items.split(found.bincount(minlength=len(batch)).tolist())  # B x [items]
-        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)  # [B, L]
-
-    def _ranks(
-        self,
-        batch: Any,
-        h: Tensor,
-        similarity: Tensor,
-        near: Tensor,
-        choices: Sequence[MixSettings],
-        valid_data: Any,
-    ) -> Tensor:
-        """Return the rank of each target under each choice, [choices, B].
-
-        Args:
-            batch: Validation rows.
-            h: Their states [B, D].
-            similarity: Of their neighbours [B, top_k].
-            near: Places of their neighbours [B, top_k].
-            choices: Ways to mix.
-            valid_data: Validation loader, which may know what its users had.
-        """
-        hidden, mix, memory = self._hidden(batch, valid_data), self.retrieval, self.keeper.scoring()
-        found = mix.find(similarity, near, memory, mix.for_losses())  # all top_k of them
-        held_out = calibration.HeldOut(
-            item_logits(h, self.item_weight),
-            similarity.masked_fill(~found.valid, -torch.inf),
-            found.targets,
-            batch[self.POS_ITEM_ID].to(h.device),
-            None if hidden is None else hidden.to(h.device),
-        )
-        if held_out.logits.isnan().any() or similarity.isnan().any():
-            raise UserError(
-                "FTRagRec: the scores of validation rows are not numbers (NaN): training has "
-                "diverged; lower learning_rate or set clip_grad_norm"
-            )
-        if mix.mix in ("probability", "log_linear"):
-            return calibration.mixture_ranks(held_out, choices, mix.mix)
-        ranks = []
-        for one in choices:
-            found = mix.find(similarity, near, memory, one)
-            scores = mix.scores(h, found, self.item_weight)  # [B, N]
-            scores = calibration.hide(scores, held_out)
-            ranks.append(calibration.score_ranks(scores, held_out.labels))
-        return torch.stack(ranks)
