@@ -34,8 +34,8 @@ PUBLISHED = {
 HEAD = ("", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10")
 ABOUT = """# Results
 
-Written by `python -m benchmarks.results` from the reports of `recbole-ext compare`. The first line of
-`examples/compare_*.yaml` is the command of each comparison."""
+Written by `python -m benchmarks.results` from the reports of `recbole-ext compare`. The first line
+of `examples/compare_*.yaml` is the command of each comparison."""
 
 
 def page(reports: dict[str, str]) -> str:

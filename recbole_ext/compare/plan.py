@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_ext import __version__
 from recbole_ext.compare.controls import Variant, variants_of
-from recbole_ext.compare.overrides import read_overrides
+from recbole_ext.compare.overrides import Overrides, read_overrides
 from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
 from recbole_ext.config import Config, parse_overrides
 from recbole_ext.data.check import check_files
@@ -101,25 +101,11 @@ def plan(
     said = parse_overrides(overrides)
     accelerate = said.get("accelerate", given.for_all.get("accelerate", True))
     overrides = tuple(one for one in overrides if not one.startswith("--accelerate="))
-
-    def settings_of(one: Variant, dataset: str, seed: int) -> dict[str, Any]:
-        model_class = get_model(one.model)
-        return {
-            **PROTOCOL,
-            **({} if getattr(model_class, "warm_start", None) else TRAINING),
-            **given.for_all,
-            "accelerate": bool(accelerate) and can_accelerate(model_class),
-            **given.by_dataset.get(dataset, {}),
-            **given.by_model.get(one.model, {}),
-            "seed": seed,
-            **one.settings,
-        }
-
     checked: dict[str, Configs] = {dataset: {} for dataset in datasets}
     for dataset, configs in checked.items():
         for seed in seeds:
             for one in variants:
-                settings = settings_of(one, dataset, seed)
+                settings = _settings_of(one, dataset, seed, given, bool(accelerate))
                 config = Config(one.model, dataset, None, settings, overrides)
                 _refuse_lost({"seed": seed, **one.settings}, config, one)
                 _refuse_no_ranks(config)
@@ -133,6 +119,22 @@ def plan(
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
     _refuse_twice(runs)
     return runs
+
+
+def _settings_of(
+    one: Variant, dataset: str, seed: int, given: Overrides, accelerate: bool
+) -> dict[str, Any]:
+    model_class = get_model(one.model)
+    return {
+        **PROTOCOL,
+        **({} if getattr(model_class, "warm_start", None) else TRAINING),
+        **given.for_all,
+        "accelerate": accelerate and can_accelerate(model_class),
+        **given.by_dataset.get(dataset, {}),
+        **given.by_model.get(one.model, {}),
+        "seed": seed,
+        **one.settings,
+    }
 
 
 def _of_dataset(

@@ -44,7 +44,14 @@ class FastDataset(Host):
 
             def read_csv(path: str, **options: Any) -> pd.DataFrame:
                 frame = read_plain(path, **options)
-                return pandas.read_csv(path, **options) if frame is None else frame
+                if frame is not None:
+                    return frame
+                self.logger.info(
+                    "%s is read by RecBole, which takes longer: it has quotes, carriage returns, "
+                    "lines of other lengths, or text among numbers",
+                    path,
+                )
+                return pandas.read_csv(path, **options)
 
             recbole_dataset.pd = copy_of(pandas, read_csv=read_csv)
             try:

@@ -229,6 +229,16 @@ def test_scaling_a_column_of_one_value_warns_like_recbole(
     assert_same_dataset(ours, theirs)
 
 
+def test_a_file_that_is_left_to_recbole_is_named_in_the_log(data_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    path = data_path / "mixed" / "mixed.item"
+    Dataset(config_of(data_path))
+    assert "is read by RecBole" not in caplog.text
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    Dataset(config_of(data_path))
+    assert f"{path} is read by RecBole, which takes longer" in caplog.text
+
+
 def test_our_classes_are_recboles_with_the_same_name() -> None:
     for theirs, ours in OURS.items():
         assert issubclass(ours, theirs) and ours.__name__ == theirs.__name__
