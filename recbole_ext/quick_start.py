@@ -16,7 +16,7 @@ from recbole_ext import __version__, run_folder
 from recbole_ext.atomic import remove_leftovers
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.callbacks.build import build_callbacks
-from recbole_ext.config import Config, parse_overrides
+from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.check import check_files
 from recbole_ext.data.vocabulary import vocabulary_of
@@ -25,77 +25,12 @@ from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
 from recbole_ext.run_folder import Phases
+from recbole_ext.settings_kinds import PLACE_KEYS, RESUME_KEYS, STAGE_KEYS, WARM_START_KEYS
+from recbole_ext.settings_reading import parse_overrides
 from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_checkpoint
 from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
-
-_STAGE_KEYS = {
-    "epochs",
-    "learning_rate",
-    "train_batch_size",
-    "stopping_step",
-    "weight_decay",
-    "callbacks",
-    "output_dir",
-    "model",
-    "dataset",
-    "pretrain",
-    "pretrained_path",
-    "pretrain_epochs",
-    "pretrain_config",
-    "allow_keys",
-    "learner",
-    "clip_grad_norm",
-    "enable_amp",
-    "enable_scaler",
-    "eval_step",
-    "valid_metric",
-    "metrics",
-    "topk",
-}
-"""Settings of a training, not of what is trained: a warm start does not take them over."""
-
-_WARM_START_KEYS = {
-    "pretrain": "auto",
-    "pretrained_path": None,
-    "pretrain_epochs": None,
-    "pretrain_config": None,
-}
-"""Settings that only models with a warm start read, and their defaults."""
-
-PLACE_KEYS = {
-    "accelerate",
-    "malloc_tuning",
-    "eval_memory_mib",
-    "output_dir",
-    "data_path",
-    "checkpoint_dir",
-    "show_progress",
-    "state",
-    "gpu_id",
-    "use_gpu",
-    "log_wandb",
-    "wandb_project",
-    "save_dataset",
-    "save_dataloaders",
-    "dataset_save_path",
-    "dataloaders_save_path",
-    "worker",
-}
-"""Settings of where and how a run is done: they do not change its result."""
-
-_RESUME_KEYS = {
-    "epochs",
-    "stopping_step",
-    "show_progress",
-    "state",
-    "gpu_id",
-    "use_gpu",
-    "data_path",
-    "eval_memory_mib",
-}
-"""Settings that a resume may change."""
 
 
 def run(
@@ -127,11 +62,11 @@ def run(
         if not (folder / "config.yaml").is_file():
             raise UserError(f"--resume={resume}: there is no run in that folder (no config.yaml)")
         changed = parse_overrides(overrides)
-        kept = sorted(changed.keys() - _RESUME_KEYS)
+        kept = sorted(changed.keys() - RESUME_KEYS)
         if kept:
             raise UserError(
                 f"--resume keeps the settings of the run, {', '.join(kept)} included; "
-                f"it may change {', '.join(sorted(_RESUME_KEYS))}"
+                f"it may change {', '.join(sorted(RESUME_KEYS))}"
             )
         config = Config(config_file_list=[folder / "config.yaml"], overrides=overrides)
         check_files(config)
@@ -300,7 +235,7 @@ class Run:
         config = self.config
         wanted = getattr(config.model_class, "warm_start", None)
         self.warm_start = config["pretrained_path"]
-        for key, default in {} if wanted else _WARM_START_KEYS.items():
+        for key, default in {} if wanted else WARM_START_KEYS.items():
             own = config.internal_config_dict.get(key, default)  # S3Rec has a key of that name
             if own == default and config.resolved.get(key, default) != default:
                 raise UserError(
@@ -394,7 +329,7 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
         **({} if config["pretrain_epochs"] is None else {"epochs": config["pretrain_epochs"]}),
         **(config["pretrain_config"] or {}),
     }
-    known = Config(model, config["dataset"]).resolved.keys() - _STAGE_KEYS
+    known = Config(model, config["dataset"]).resolved.keys() - STAGE_KEYS
     plain = Config(config.model_path, config["dataset"]).resolved
     # by value and not by who gave it: config.yaml, from which a run is resumed, gives every key
     shared = {k: v for k, v in config.resolved.items() if k in known and v != plain.get(k)}

@@ -16,8 +16,9 @@ from recbole.config import Config as RecBoleConfig
 from recbole.model.general_recommender.bpr import BPR
 
 from recbole_ext import run_folder
-from recbole_ext.config import Config, device_of, parse_overrides, parse_value, read_yaml
+from recbole_ext.config import Config, device_of
 from recbole_ext.registry import RECBOLE, builtin_models
+from recbole_ext.settings_reading import parse_overrides, parse_value, read_yaml
 from recbole_ext.types import UserError
 
 

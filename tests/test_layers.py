@@ -17,6 +17,8 @@ LAYERS = (
         "config",
         "registry",
         "settings_check",
+        "settings_kinds",
+        "settings_reading",
         "settings_values",
         "run_folder",
     ),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from recbole.model.general_recommender.bpr import BPR
 
-from recbole_ext.config import Config, read_yaml
+from recbole_ext.config import Config
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
 

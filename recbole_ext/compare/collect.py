@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbole_ext.compare.protocol import refuse_unequal
 from recbole_ext.compare.statistics import per_user
-from recbole_ext.config import read_yaml
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 

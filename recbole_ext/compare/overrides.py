@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext.compare.controls import CONTROLS, Variant
-from recbole_ext.config import read_yaml
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError, suggest
 
 Settings = Mapping[str, Any]

@@ -12,10 +12,11 @@ from recbole_ext import __version__
 from recbole_ext.compare.controls import Variant, variants_of
 from recbole_ext.compare.overrides import Overrides, read_overrides
 from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
-from recbole_ext.config import Config, parse_overrides
+from recbole_ext.config import Config
 from recbole_ext.data.check import check_files
-from recbole_ext.quick_start import PLACE_KEYS
 from recbole_ext.registry import can_accelerate, get_model
+from recbole_ext.settings_kinds import PLACE_KEYS
+from recbole_ext.settings_reading import parse_overrides
 from recbole_ext.types import UserError
 
 Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext.compare.plan import Planned
-from recbole_ext.config import Config, read_yaml
+from recbole_ext.config import Config
 from recbole_ext.run_folder import write_text
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
 Job = dict[str, Any]

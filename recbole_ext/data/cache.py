@@ -24,8 +24,8 @@ from recbole.utils import dataset_arguments
 
 from recbole_ext import __version__
 from recbole_ext.atomic import replacing
-from recbole_ext.config import read_yaml
 from recbole_ext.registry import RECBOLE
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
 _MARK = "recbole_ext dataset cache"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.config import read_yaml
 from recbole_ext.registry import RECBOLE
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError, suggest
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")

@@ -16,7 +16,7 @@ from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
 from recbole_ext.callbacks.build import build_callbacks
-from recbole_ext.config import Config, read_yaml
+from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.prefix_dataset import ROW_ID
 from recbole_ext.data.vocabulary import vocabulary_of
@@ -27,6 +27,7 @@ from recbole_ext.modules.memory import random_places
 from recbole_ext.modules.mixing import MixSettings
 from recbole_ext.paths import data_folder
 from recbole_ext.registry import get_model
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import TrainState, UserError
 
 MIXES = ["log_linear", "probability", "vector", "gate"]
