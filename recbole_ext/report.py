@@ -87,7 +87,7 @@ def explain_user(folder: Path, user: str, k: int = 10) -> str:
     lines += [f"  {item}" for item in items]
     if found:
         alone = "; the list is the encoder's alone" if found[0].alpha == 0 else ""
-        lines.append(f"share of the neighbours (alpha): {found[0].alpha:.4g}{alone}")
+        lines.append(f"weight of the neighbours (alpha): {found[0].alpha:.4g}{alone}")
     lines.append(
         f"the {min(k, len(found))} heaviest of {len(found)} neighbours; weights sum to 1 over all:"
     )

@@ -34,13 +34,13 @@ def explain(monkeypatch, alpha: float) -> str:
 
 def test_the_neighbours_and_their_share_are_told(monkeypatch):
     text = explain(monkeypatch, 0.35)
-    assert "share of the neighbours (alpha): 0.35" in text and "alone" not in text
+    assert "weight of the neighbours (alpha): 0.35" in text and "alone" not in text
     assert "i2 (The Second) - user u2 after i1" in text
 
 
 def test_an_alpha_of_zero_says_that_the_list_is_the_encoders(monkeypatch):
     line = next(x for x in explain(monkeypatch, 0.0).splitlines() if "(alpha)" in x)
-    assert line == "share of the neighbours (alpha): 0; the list is the encoder's alone"
+    assert line == "weight of the neighbours (alpha): 0; the list is the encoder's alone"
 
 
 def test_a_run_without_a_test_set_says_so():

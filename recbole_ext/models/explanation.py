@@ -24,7 +24,8 @@ class Neighbour:
         target_token: Its token.
         similarity: Cosine between the query and this moment.
         weight: Share of the retrieval distribution; the weights of a list sum to 1.
-        alpha: Share of all neighbours together in the recommendation; 0 leaves them out of it.
+        alpha: Weight of all neighbours together in the recommendation: share, or exponent where the
+            mix is log-linear; 0 leaves them out of it.
     """
 
     row: int
@@ -55,7 +56,7 @@ def describe_neighbours(
         places: Places of the neighbours [K], negative where there is none.
         similarity: [K].
         weights: [K].
-        alpha: Share of the neighbours in the query's mixture.
+        alpha: Weight of the neighbours in the query's mixture.
         user_tokens: Token of each internal user id [U].
         item_tokens: Token of each internal item id [N].
     """
