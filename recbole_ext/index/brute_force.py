@@ -11,7 +11,9 @@ from recbole_ext.index.largest import largest
 CHUNK_CELLS = 1 << 26
 """Similarities held at a time (256 MiB as float32); queries are taken in chunks of this area."""
 CPU_QUERIES = 64
-"""Queries that a CPU takes at a time: more, or fewer, take longer."""
+"""Queries that one thread takes at a time: more, or fewer, take longer."""
+THREADS_QUERIES = 256
+"""The same of several threads, to which a product with 64 columns is small."""
 
 
 class BruteForceIndex:
@@ -42,7 +44,7 @@ class BruteForceIndex:
         size = max(CHUNK_CELLS // max(self.n_rows, 1), 1)
         buffer = None
         if queries.device.type == "cpu":
-            size = min(size, CPU_QUERIES)
+            size = min(size, CPU_QUERIES if torch.get_num_threads() == 1 else THREADS_QUERIES)
             # One for all chunks: fresh memory for each would cost as much as the product.
             buffer = queries.new_empty((self.n_rows, min(size, len(queries))))  # [R, size]
         for start in range(0, len(queries), size):

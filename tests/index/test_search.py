@@ -169,7 +169,7 @@ def test_brute_force_in_chunks_is_brute_force(monkeypatch):
     keys, queries = vectors(200), vectors(33, seed=1)
     ranges = torch.stack([torch.arange(33), torch.arange(33) + 9], dim=1)
     whole = BruteForceIndex(keys).search(queries, 4, ranges)
-    for name, value in (("CHUNK_CELLS", 200 * 5), ("CPU_QUERIES", 1)):
+    for name, value in (("CHUNK_CELLS", 200 * 5), ("CPU_QUERIES", 1), ("THREADS_QUERIES", 1)):
         monkeypatch.setattr(f"recbole_ext.index.brute_force.{name}", value)
         parts = BruteForceIndex(keys).search(queries, 4, ranges)
         assert torch.equal(whole[1], parts[1])
