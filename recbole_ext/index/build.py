@@ -31,8 +31,7 @@ def build_index(vectors: Tensor, kind: str = "auto", n_probe: int = 16) -> Index
     Args:
         vectors: [R, D]; copied, never changed.
         kind: ``brute_force`` (exact, torch, the vectors' device), ``exact`` (the same by FAISS),
-            ``ivf``, ``hnsw``, or ``auto``: exact up to 200,000 rows (on a CPU by FAISS, which
-            is faster for many queries and leaves the others to torch), IVF above.
+            ``ivf``, ``hnsw``, or ``auto``: ``brute_force`` up to 200,000 rows, IVF above.
         n_probe: Lists that an IVF search visits.
 
     Raises:
@@ -45,8 +44,7 @@ def build_index(vectors: Tensor, kind: str = "auto", n_probe: int = 16) -> Index
             "lower learning_rate or set clip_grad_norm"
         )
     if kind == "auto":
-        exact = "exact" if vectors.device.type == "cpu" else "brute_force"
-        kind = exact if len(vectors) <= EXACT_ROWS else "ivf"
+        kind = "brute_force" if len(vectors) <= EXACT_ROWS else "ivf"
     if kind == "brute_force":
         return BruteForceIndex(vectors)
     return FaissIndex(vectors, kind, n_probe=n_probe)

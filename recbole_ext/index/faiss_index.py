@@ -4,8 +4,7 @@ FAISS leaves out the same rows for all queries of a call. IVF scans whole lists,
 little, so queries that must not find the same rows are searched together. Elsewhere it costs
 FAISS its matrix products (exact) or the neighbours beyond the excluded ones (HNSW): there the
 search fetches more than it needs, drops the excluded rows, and fetches more still for the few
-queries that came out short. Exact search leaves to torch what FAISS is slow at: few queries, and
-queries that must not find many rows.
+queries that came out short.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_ext.index.brute_force import BruteForceIndex
 from recbole_ext.index.interface import MISSING, pad_neighbours, unit_rows
 from recbole_ext.types import UserError
 
@@ -23,8 +21,6 @@ KINDS = ("exact", "ivf", "hnsw")
 ROWS_PER_LIST = 39
 """FAISS wants at least this many training vectors per inverted list."""
 HNSW_LINKS = 32
-FEW_QUERIES = 2048
-"""Exact queries below which torch is faster than FAISS."""
 
 
 def import_faiss() -> Any:
@@ -103,8 +99,6 @@ class FaissIndex:
             similarity, ids = self._fetch(keys, k)  # [B, K] each
         elif self.kind == "ivf":
             similarity, ids = self._search_by_range(keys, k, excluded.cpu())
-        elif self.kind == "exact":
-            similarity, ids = self._search_exactly(keys, k, excluded.cpu())
         else:
             similarity, ids = self._over_fetch(keys, k, excluded.cpu())
         similarity, ids = pad_neighbours(similarity, ids, k)
@@ -119,25 +113,6 @@ class FaissIndex:
         for (start, stop), places in zip(ranges.tolist(), members, strict=True):
             similarity[places], ids[places] = self._fetch(keys[places], k, range(start, stop))
         return similarity, ids
-
-    def _search_exactly(self, keys: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
-        """Search queries [B, D] without a range of rows each [B, 2], where that is fast."""
-        by_torch = excluded[:, 1] - excluded[:, 0] > k  # [B], would be fetched to be dropped
-        if len(keys) < FEW_QUERIES:
-            by_torch[:] = True
-        similarity = torch.empty((len(keys), k))  # [B, K]
-        ids = torch.empty((len(keys), k), dtype=torch.int64)  # [B, K]
-        for rows, search in ((by_torch, self._in_torch().search), (~by_torch, self._over_fetch)):
-            if rows.any():
-                similarity[rows], ids[rows] = search(keys[rows], k, excluded[rows])
-        return similarity, ids
-
-    def _in_torch(self) -> BruteForceIndex:
-        """Return the same rows for torch to search, in the index's own memory."""
-        pointer = import_faiss().rev_swig_ptr(
-            self._index.get_xb(), self.n_rows * self._index.d
-        )  # [R D]
-        return BruteForceIndex.of_unit_rows(torch.from_numpy(pointer).view(self.n_rows, -1))
 
     def _over_fetch(self, keys: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
         """Search queries [B, D] for more than K rows until K remain without the excluded [B, 2]."""

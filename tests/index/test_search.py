@@ -45,10 +45,7 @@ def reference(
 
 @pytest.mark.parametrize("kind", EXACT)
 @pytest.mark.parametrize("k", [1, 7])
-@pytest.mark.parametrize("few", [0, 2048])
-def test_exact_search_is_the_loop_over_all_rows(kind, k, few, monkeypatch):
-    """Whether torch answers for FAISS or FAISS for itself."""
-    monkeypatch.setattr("recbole_ext.index.faiss_index.FEW_QUERIES", few)
+def test_exact_search_is_the_loop_over_all_rows(kind, k):
     keys, queries = vectors(300), vectors(20, seed=1)
     ranges = torch.tensor([[3 * i, 3 * i + 40 * (i % 3)] for i in range(20)])
     similarity, ids = build_index(keys, kind).search(queries, k, ranges)
@@ -57,6 +54,38 @@ def test_exact_search_is_the_loop_over_all_rows(kind, k, few, monkeypatch):
         wanted = reference(keys.double().numpy(), queries[i].double().numpy(), k, forbidden)
         assert ids[i].tolist() == [row for _, row in wanted]
         assert similarity[i].numpy() == pytest.approx([cosine for cosine, _ in wanted], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("n", [639, 640, 647, 5120, 5127])
+@pytest.mark.parametrize("k", [1, 10, 70])
+def test_exact_search_where_rows_come_in_blocks(kind, n, k):
+    """Fewer and more rows than blocks are made of, and more queries than are taken at a time."""
+    keys, queries = vectors(n), vectors(70, seed=1)
+    start = torch.arange(70) * 7  # [B]
+    ranges = torch.stack([start, start + torch.tensor([0, 3, 60, n])[start % 4]], dim=1)
+    ranges = ranges.clamp_max(n)
+    similarity, ids = build_index(keys, kind).search(queries, k, ranges)
+    lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(keys, axis=1)
+    cosine = queries.double().numpy() @ keys.double().numpy().T / lengths  # [B, R]
+    for i, (begin, end) in enumerate(ranges.tolist()):
+        cosine[i, begin:end] = -np.inf
+    wanted = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(cosine, wanted, 1)
+    assert similarity.numpy() == pytest.approx(best, abs=1e-5)
+    found = np.where(ids == MISSING, -np.inf, np.take_along_axis(cosine, ids.numpy(), 1))
+    assert found == pytest.approx(best, abs=1e-6), "rows of these very cosines"
+    assert all(
+        len(set(row) - {MISSING}) == (np.isfinite(b).sum())
+        for row, b in zip(ids.tolist(), best, strict=True)
+    )
+
+
+def test_rows_that_are_equal_are_all_found_once():
+    keys = vectors(40).repeat(30, 1)  # each 30 times
+    similarity, ids = BruteForceIndex(keys).search(keys[:40], 30)
+    assert torch.equal(ids.sort(1).values, torch.arange(30) * 40 + torch.arange(40)[:, None])
+    assert similarity.flatten().tolist() == pytest.approx([1.0] * 1200, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
@@ -140,9 +169,10 @@ def test_brute_force_in_chunks_is_brute_force(monkeypatch):
     keys, queries = vectors(200), vectors(33, seed=1)
     ranges = torch.stack([torch.arange(33), torch.arange(33) + 9], dim=1)
     whole = BruteForceIndex(keys).search(queries, 4, ranges)
-    monkeypatch.setattr("recbole_ext.index.brute_force.CHUNK_CELLS", 200 * 5)
-    parts = BruteForceIndex(keys).search(queries, 4, ranges)
-    assert torch.equal(whole[1], parts[1])
+    for name, value in (("CHUNK_CELLS", 200 * 5), ("CPU_QUERIES", 1), ("THREADS_QUERIES", 1)):
+        monkeypatch.setattr(f"recbole_ext.index.brute_force.{name}", value)
+        parts = BruteForceIndex(keys).search(queries, 4, ranges)
+        assert torch.equal(whole[1], parts[1])
 
 
 def test_exclude_ranges_touches_only_the_ranges():
@@ -186,7 +216,7 @@ def test_recall_counts_what_is_missing():
 def test_auto_is_exact_up_to_a_size_and_ivf_above(monkeypatch):
     monkeypatch.setattr(build, "EXACT_ROWS", 100)
     up_to_it = build_index(vectors(100), "auto")
-    assert isinstance(up_to_it, FaissIndex) and up_to_it.kind == "exact"
+    assert isinstance(up_to_it, BruteForceIndex)
     above = build_index(vectors(101), "auto")
     assert isinstance(above, FaissIndex) and above.kind == "ivf"
 

@@ -1084,7 +1084,7 @@ def test_result_says_what_was_used(make):
     net, loaders = make(top_k=8)
     net.calibrate(loaders[1])
     report = net.result_extra()["retrieval"]
-    assert report["rows"] == 228 and report["index"] == "exact"
+    assert report["rows"] == 228 and report["index"] == "brute_force"
     assert report["mix"] == "log_linear" and report["is_calibrated"] is True
     assert report["memory_include_valid"] is False and report["alpha"] >= 0
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_ext.modules.top import _BLOCK, _WORTH, top_items
+from recbole_ext.index.largest import WORTH, block_of
+from recbole_ext.modules.top import top_items
+
+BLOCK = 64
 
 
 def scores_of(kind: str) -> torch.Tensor:
     """Return scores [9, N]; N is no multiple of a block's size."""
     generator = torch.Generator().manual_seed(1)
-    scores = torch.randn(9, 150 * _BLOCK + 13, generator=generator)
+    scores = torch.randn(9, 150 * BLOCK + 13, generator=generator)
     if kind == "ties":
         scores = (scores * 2).round()
     elif kind == "some ties":
@@ -19,7 +22,7 @@ def scores_of(kind: str) -> torch.Tensor:
     elif kind == "last items":
         scores[:, -5:] += 10
     elif kind == "one block":
-        scores[:, _BLOCK : 2 * _BLOCK] += 10
+        scores[:, BLOCK : 2 * BLOCK] += 10
     elif kind == "few candidates":
         scores[:, 4:] = -torch.inf
     elif kind == "no numbers":
@@ -34,5 +37,11 @@ def scores_of(kind: str) -> torch.Tensor:
 )
 def test_indices_are_those_of_topk(kind: str, k: int) -> None:
     scores = scores_of(kind)
-    assert (scores.shape[1] // _BLOCK >= _WORTH * (k + 1)) == (k < 50), "both ways are taken"
+    assert block_of(scores) == BLOCK
+    assert (scores.shape[1] // BLOCK >= WORTH * (k + 1)) == (k < 50), "both ways are taken"
     assert torch.equal(top_items(scores, k), scores.topk(k).indices)
+
+
+def test_all_items_are_ranked():
+    scores = torch.randn(3, 7)
+    assert torch.equal(top_items(scores, 7), scores.topk(7).indices)
