@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -36,6 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "quality_threshold": (-1, 1),
     "quality_percentile": (0, 99),
     "retriever_update_interval": (1, 1e9),
+    "memory_limit_mib": (0, 1e9),
     "calibrate_users": (1, 1e9),
     "calibrate_alpha": (0, 0.99),
     "calibrate_top_k": (1, 1e9),
@@ -72,8 +74,8 @@ def check_values(config: Any, n_rows: int) -> None:
             near = suggest(str(config[key]), words)
             raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{near}")
     for key, (low, high) in RANGES.items():
-        if key == "retriever_update_interval" and config[key] is None:
-            continue  # the model takes what fits it
+        if config[key] is None and key in ("retriever_update_interval", "memory_limit_mib"):
+            continue  # what fits the model; no limit
         values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
         if not values or not all(_is_between(value, low, high) for value in values):
             raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
@@ -94,7 +96,7 @@ def check_values(config: Any, n_rows: int) -> None:
 
 
 def check_run(config: Any) -> None:
-    """Refuse a run that lacks what its settings need: callbacks, or a warm start.
+    """Refuse a run that lacks what its settings need: callbacks, a folder, a warm start.
 
     Args:
         config: The run's settings.
@@ -110,6 +112,10 @@ def check_run(config: Any) -> None:
                 f"callbacks: the list replaces FTRagRec's own and lacks {name}, without which "
                 f"{NEEDED_FOR[name]}; add the line '{line}' to it{without}"
             )
+    if config["memory_dir"] and not Path(config["memory_dir"]).is_dir():
+        raise UserError(
+            f"memory_dir: there is no folder '{config['memory_dir']}'; create it or name another"
+        )
     is_cold = config["pretrain"] == "none" and not config["pretrained_path"]
     if is_cold and any(fnmatchcase(ITEM_VECTORS, word) for word in _patterns(config["freeze"])):
         raise UserError(

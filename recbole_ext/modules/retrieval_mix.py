@@ -156,7 +156,7 @@ class RetrievalMix(nn.Module):
 
     def weigh(self, h: Tensor, near: Tensor, memory: Memory) -> Found:
         """Weigh the neighbours [B, K] of states [B, D] for training, gradients on both sides."""
-        keys = memory.states[near.clamp_min(0)]  # [B, K, D]
+        keys = memory.states_at(near.clamp_min(0))  # [B, K, D]
         return self.find(self.retriever.similarity(h, keys), near, memory, self._training_alpha())
 
     def _training_alpha(self) -> Tensor:

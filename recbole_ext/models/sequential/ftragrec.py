@@ -31,6 +31,7 @@ from recbole_ext.models.explanation import Neighbour, describe_neighbours
 from recbole_ext.models.ftragrec_settings import check_run, check_values, freeze_parameters
 from recbole_ext.models.warm_start import load_warm_start
 from recbole_ext.modules import calibration
+from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.memory import Memory, MemoryRows
 from recbole_ext.modules.memory_keeper import MemoryKeeper
 from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
@@ -122,6 +123,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             n_probe=config["n_probe"],
             policy=config["exclude"],
             seed=config["seed"],
+            room=Room(config["memory_limit_mib"], config["memory_dir"]),
         )
         self.register_buffer("memory_weights", self.keeper.snapshot())
 
@@ -165,7 +167,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         labels = interaction[self.POS_ITEM_ID]  # [B]
         places = memory.place[interaction[ROW_ID]]  # [B]
         h, log_prob = self._states(interaction, memory, places)  # [B, D], [B]
-        near = memory.neighbours_of_rows(self.retrieval.top_k)[places].long()  # [B, top_k]
+        near = memory.neighbours_at(places, self.retrieval.top_k)  # [B, top_k]
         near = near[:, : int(self.retrieval.n_neighbours)]  # [B, K]
         enhanced, kl = self.retrieval.losses(h, log_prob, labels, near, memory, self.item_weight)
         found = {"rec": -log_prob.mean(), "enhanced": self.enhanced_rec_weight * enhanced}
@@ -308,6 +310,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             self.keeper.measure_recall(self.retrieval.top_k)
         settings = {"mix": self.retrieval.mix, "is_calibrated": self.is_calibrated}
         included = {"memory_include_valid": self.memory_include_valid}
+        included["mapped_mib"] = self.keeper.room.most_mapped_mib
         report = {**settings, **self.retrieval.settings(), **included, **self.keeper.report}
         return {"retrieval": report}
 
@@ -333,7 +336,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
                 "a frozen encoder's states are looked up once and for all, but something "
                 "unfroze it; set freeze: none and let the Freeze callback say when it trains"
             )
-        return memory.states[places], memory.label_log_prob(self.item_weight)[places]
+        return memory.states_at(places), memory.label_log_prob(self.item_weight)[places]
 
     def _search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
         """Return similarity and places [B, K] of what the queries may find.
