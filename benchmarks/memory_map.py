@@ -1,11 +1,12 @@
 """FTRagRec's memory in main memory and in mapped files: time and memory, on synthetic rows.
 
-A user has 100 rows, a history up to 50 items, the items are drawn evenly. Encoding is an average of item
-vectors, so that writing the states is measured and no Transformer (memory_build.py has that). Each
-size runs in both ways, each in a process of its own, phase by phase: the states, the index, the
-neighbours of all rows, and what 100 steps of 512 rows look up. Resident memory has the pages of
-the mapped files too, which the kernel takes back when it needs them; "of it anonymous" (sampled) is
-what it cannot take back. At the end the bytes of larger memories are printed, from their formulas.
+A user has 100 rows, a history up to 50 items, and items are drawn evenly. Encoding is an average of
+item vectors, so that writing the states is measured and no Transformer (memory_build.py has
+that). Each size runs in both ways, each in a process of its own, phase by phase: the states, the
+index, the neighbours of all rows, and what 100 steps of 512 rows look up. Added memory has the
+pages of the mapped files too, which the kernel takes back when it needs them; "of it anonymous"
+(sampled) is what it cannot take back. At the end the bytes of larger memories are printed, from
+their formulas.
 
     python -m benchmarks.memory_map --sizes=1000000 --index=ivf
 """

@@ -505,3 +505,19 @@ def test_long_memories_are_sorted_by_length_a_part_at_a_time(monkeypatch):
     parts = [row_ids for row_ids, _ in memory_rows.encode(encoder, "cpu")]
     assert [sorted(memory_rows.place[part].tolist()) for part in parts] == [[0, 1, 2, 3], [4, 5]]
     assert torch.allclose(encoded(memory_rows, encoder), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("index_kind", ["brute_force", "ivf", None])
+def test_beyond_the_limit_a_gpu_gets_the_rows_it_asks_for(tmp_path, index_kind):
+    made, wanted = keeper(index_kind=index_kind, room=Room(0, tmp_path)), keeper().scoring()
+    for module in made.modules.values():
+        module.cuda()
+    memory, places = made.scoring(), torch.tensor([4, 0]).cuda()
+    assert memory.states.device.type == memory.neighbours_of_rows(3).device.type == "cpu"
+    found = [memory.states_at(places), memory.neighbours_at(places, 3), memory.targets]
+    found += [memory.label_log_prob(torch.randn(N, D).cuda()), *memory.search(found[0], 3, places)]
+    assert all(tensor.device.type == "cuda" for tensor in found)
+    assert torch.allclose(found[0].cpu(), wanted.states[[4, 0]], atol=1e-5)
+    if index_kind is not None:
+        assert torch.equal(found[1].cpu(), wanted.neighbours_at(places.cpu(), 3))
