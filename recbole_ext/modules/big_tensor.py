@@ -1,9 +1,10 @@
 """Tensors that may be too big for main memory: what is beyond a limit lies in a mapped file.
 
 A mapped tensor is an ordinary CPU tensor whose bytes the kernel reads from the file when they are
-asked for, and takes out of main memory again when that is short. The file has no name from the
-beginning (``O_TMPFILE``), so whatever ends the process, a kill included, leaves nothing behind; its
-blocks are allotted before it is mapped, so a full disk is an error here and no SIGBUS later.
+asked for, and takes out of main memory again when that is short. The file has no name: none was
+ever given (``O_TMPFILE``), or it is taken away at once where the file system cannot do without. So
+whatever ends the process, a kill included, leaves nothing behind. Its blocks are allotted before
+it is mapped: a full disk is an error here and no SIGBUS later.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ must not find is always one range of places: the user's rows, or the later ones 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,19 +142,17 @@ class MemoryRows:
         The states are on ``device``. The batches depend on the rows alone, so equal weights give
         equal bits.
         """
-        lengths = self.item_seq_len[self.order]  # [R], by place
-        batches = [
-            begin + places
-            for begin in range(0, len(self), SORTED_ROWS)
-            for places in lengths[begin : begin + SORTED_ROWS]
-            .argsort(stable=True)
-            .split(ENCODE_ROWS)
-        ]  # of places
-        for places in _progress(batches, "states"):
-            row_ids = self.order[places]  # [b]
-            longest = int(lengths[places].max())
-            item_seq = self.item_seq[row_ids, :longest].to(device)  # [b, longest]
-            yield row_ids, encoder(item_seq, lengths[places].to(device))  # [b], [b, D]
+        n_batches = math.ceil(len(self) / ENCODE_ROWS)
+        for row_ids in _progress(self._by_length(), "states", n_batches):  # [b]
+            lengths = self.item_seq_len[row_ids]  # [b]
+            item_seq = self.item_seq[row_ids, : int(lengths.max())].to(device)  # [b, longest]
+            yield row_ids, encoder(item_seq, lengths.to(device))  # [b], [b, D]
+
+    def _by_length(self) -> Iterator[Tensor]:
+        """Yield the row ids of batches [b] of like length."""
+        for block in self.order.split(SORTED_ROWS):  # [rows]
+            by_length = self.item_seq_len[block].argsort(stable=True)  # [rows]
+            yield from block[by_length].split(ENCODE_ROWS)
 
 
 @dataclass
@@ -260,8 +259,9 @@ class Memory:
         if name not in kept:
             size = max(1, min(SEARCH_ROWS, DRAW_CELLS // k)) if is_random else SEARCH_ROWS
             table = self.room.empty((len(self.rows), k), torch.int32, self.device)  # [R, K]
-            for places in _progress(torch.arange(len(self.rows)).split(size), "neighbours"):
-                table[places[0] : places[-1] + 1] = self._neighbours(places, k)
+            for begin in _progress(range(0, len(table), size), "neighbours"):
+                places = torch.arange(begin, min(begin + size, len(table)))  # [b]
+                table[begin : begin + size] = self._neighbours(places, k)
             kept[name] = table
         return kept[name]
 
@@ -324,9 +324,9 @@ def _percentile(values: Tensor, percentile: float) -> float:
     return low + (high - low) * (place - int(place))
 
 
-def _progress(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:
+def _progress(parts: Iterable[Any], what: str, n_parts: int | None = None) -> Iterable[Any]:
     """Show a bar on a terminal where it takes longer than a few seconds."""
-    return tqdm(parts, f"memory, {what}", delay=5, leave=False, disable=None)
+    return tqdm(parts, f"memory, {what}", n_parts, delay=5, leave=False, disable=None)
 
 
 def random_places(keys: Tensor, k: int, n_rows: Tensor, seed: int) -> Tensor:
