@@ -65,8 +65,10 @@ def ours(clock: Clock, settings: dict[str, Any], share: float) -> None:
             rows.item_seq[taken], rows.item_seq_len[taken], rows.targets[mine], rows.users[mine]
         )
     clock.share = len(rows) / len(model.keeper.rows)
+    states = torch.empty(len(rows), model.encoder.item_embedding.embedding_dim)  # [R, D]
     with clock:
-        states = rows.encode(model.encoder, "cpu")  # [R, D]
+        for row_ids, found in rows.encode(model.encoder, "cpu"):  # [b], [b, D]
+            states[rows.place[row_ids]] = found
     with torch.no_grad():
         checked = rows.order[: 2 * 256]
         expected = theirs(rows.item_seq[checked], rows.item_seq_len[checked])  # [b, D]

@@ -38,6 +38,8 @@ PLACE_KEYS = {
     "accelerate",
     "malloc_tuning",
     "eval_memory_mib",
+    "memory_limit_mib",
+    "memory_dir",
     "output_dir",
     "data_path",
     "checkpoint_dir",
@@ -64,5 +66,7 @@ RESUME_KEYS = {
     "use_gpu",
     "data_path",
     "eval_memory_mib",
+    "memory_limit_mib",
+    "memory_dir",
 }
 """Settings that a resume may change."""

@@ -27,6 +27,13 @@ class BruteForceIndex:
         self.keys = unit_rows(vectors)  # [R, D]
         self.n_rows = len(vectors)
 
+    @classmethod
+    def of_unit_rows(cls, keys: Tensor) -> BruteForceIndex:
+        """Return an index over vectors [R, D] of length one, which are not copied."""
+        index = cls.__new__(cls)
+        index.keys, index.n_rows = keys, len(keys)
+        return index
+
     def search(
         self, queries: Tensor, k: int, excluded: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

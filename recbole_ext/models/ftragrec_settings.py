@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -38,6 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "quality_threshold": (-1, 1),
     "quality_percentile": (0, 99),
     "retriever_update_interval": (1, 1e9),
+    "memory_limit_mib": (0, 1e9),
     "calibrate_users": (1, 1e9),
     "calibrate_alpha": (0, 0.99),
     "calibrate_top_k": (1, 1e9),
@@ -53,8 +55,9 @@ OPTIONAL = (
     "calibrate_alpha",
     "calibrate_temperature",
     "retriever_update_interval",
+    "memory_limit_mib",
 )
-"""Settings that may be left out: the model takes what fits the others."""
+"""Settings that may be left out: the model takes what fits the others, or has no limit."""
 
 SHARE = 0.35
 """``train_alpha``, and ``alpha`` where it is a share."""
@@ -145,7 +148,7 @@ def check_values(config: Any, n_rows: int) -> None:
 
 
 def check_run(config: Any) -> None:
-    """Refuse a run that lacks what its settings need: callbacks, or a warm start.
+    """Refuse a run that lacks what its settings need: callbacks, a folder, a warm start.
 
     Args:
         config: The run's settings.
@@ -161,6 +164,10 @@ def check_run(config: Any) -> None:
                 f"callbacks: the list replaces FTRagRec's own and lacks {name}, without which "
                 f"{NEEDED_FOR[name]}; add the line '{line}' to it{without}"
             )
+    if config["memory_dir"] and not Path(config["memory_dir"]).is_dir():
+        raise UserError(
+            f"memory_dir: there is no folder '{config['memory_dir']}'; create it or name another"
+        )
     is_cold = config["pretrain"] == "none" and not config["pretrained_path"]
     if is_cold and any(fnmatchcase(ITEM_VECTORS, word) for word in _patterns(config["freeze"])):
         raise UserError(

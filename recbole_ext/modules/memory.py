@@ -6,7 +6,8 @@ must not find is always one range of places: the user's rows, or the later ones 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.histories import Histories
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 POLICIES = ("user", "row_and_later")
 ENCODE_ROWS = 4096
+SORTED_ROWS = 1 << 20
+"""Rows that are sorted by length at a time: in a mapped file their states are near each other."""
 SEARCH_ROWS = 8192
 CELLS = 1 << 25
 """Logits held at a time (128 MiB as float32); rows are taken in chunks of this area."""
@@ -130,21 +134,25 @@ class MemoryRows:
         return torch.stack([start, stop], dim=1)  # [B, 2]
 
     @torch.no_grad()
-    def encode(self, encoder: Callable[[Tensor, Tensor], Tensor], device: Any) -> Tensor:
-        """Encode all rows, rows of like length together; returns [R, D] by place, on ``device``.
+    def encode(
+        self, encoder: Callable[[Tensor, Tensor], Tensor], device: Any
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Encode all rows, rows of like length together; yields row ids [b] and states [b, D].
 
-        The batches depend on the rows alone, so equal weights give equal bits.
+        The states are on ``device``. The batches depend on the rows alone, so equal weights give
+        equal bits.
         """
-        lengths = self.item_seq_len[self.order]  # [R], by place
-        by_length = lengths.argsort(stable=True)  # [R], places
-        parts = []
-        for places in _progress(by_length.split(ENCODE_ROWS), "states"):
-            longest = int(lengths[places].max())
-            item_seq = self.item_seq[self.order[places], :longest].to(device)  # [b, longest]
-            parts.append(encoder(item_seq, lengths[places].to(device)))  # [b, D]
-        states = torch.empty((len(self), parts[0].shape[1]), device=device)
-        states[by_length.to(device)] = torch.cat(parts)
-        return states
+        n_batches = math.ceil(len(self) / ENCODE_ROWS)
+        for row_ids in _progress(self._by_length(), "states", n_batches):  # [b]
+            lengths = self.item_seq_len[row_ids]  # [b]
+            item_seq = self.item_seq[row_ids, : int(lengths.max())].to(device)  # [b, longest]
+            yield row_ids, encoder(item_seq, lengths.to(device))  # [b], [b, D]
+
+    def _by_length(self) -> Iterator[Tensor]:
+        """Yield the row ids of batches [b] of like length."""
+        for block in self.order.split(SORTED_ROWS):  # [rows]
+            by_length = self.item_seq_len[block].argsort(stable=True)  # [rows]
+            yield from block[by_length].split(ENCODE_ROWS)
 
 
 @dataclass
@@ -153,11 +161,13 @@ class Memory:
 
     Attributes:
         rows: What is remembered.
-        states: Encoder states [R, D] by place.
+        states: Encoder states [R, D] by place; see :meth:`states_at`.
         view: Maps states [B, D] to the vectors that the index compares.
         index: Search structure over ``view(states)``; ``None`` draws neighbours at random.
         policy: What a query must not find.
         seed: Of the random neighbours.
+        room: Where the table of neighbours finds place, as the states did.
+        device: Where the queries are, and what is looked up goes; ``None``: where the states are.
         of_states: What was computed from the states alone; memories of equal states share it.
         of_rows: What was computed from the rows alone; memories of the same rows share it.
 
@@ -171,14 +181,26 @@ class Memory:
     index: Index | None
     policy: str = "user"
     seed: int = 0
+    room: Room = field(default_factory=Room)
+    device: Any = None
     of_states: dict[str, Tensor] = field(default_factory=dict)
     of_rows: dict[str, Tensor] = field(default_factory=dict)
     _cache: dict[str, Tensor] = field(default_factory=dict)
     _least: dict[tuple[float, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.targets = self.rows.targets.to(self.states.device)  # [R], by place
-        self.place = self.rows.place.to(self.states.device)  # [R], by row id
+        self.device = self.states.device if self.device is None else self.device
+        self.targets = self.rows.targets.to(self.device)  # [R], by place
+        self.place = self.rows.place.to(self.device)  # [R], by row id
+
+    def states_at(self, places: Tensor) -> Tensor:
+        """Return the states [..., D] at places [...], from wherever they are kept."""
+        return self.states[places.to(self.states.device)].to(self.device)
+
+    def neighbours_at(self, places: Tensor, k: int) -> Tensor:
+        """Return the places [B, K] of the neighbours of the rows at places [B]."""
+        table = self.neighbours_of_rows(k)  # [R, K]
+        return table[places.to(table.device)].to(self.device).long()
 
     @torch.no_grad()
     def search(
@@ -192,11 +214,12 @@ class Memory:
             users: [B].
             row_id: Row id of the queries that are training rows [B], negative for others.
         """
-        with full_precision(states):
+        with full_precision(states.device):
             if self.index is None:
                 return self._search_random(states.float(), k, users, row_id)
             ranges = self.rows.excluded(self.policy, users, row_id).to(states.device)  # [B, 2]
-            return self.index.search(self.view(states.float()), k, ranges)
+            similarity, places = self.index.search(self.view(states.float()), k, ranges)
+            return similarity.to(states.device), places.to(states.device)
 
     def _search_random(
         self, states: Tensor, k: int, users: Tensor, row_id: Tensor | None
@@ -211,7 +234,7 @@ class Memory:
     def _cosine(self, states: Tensor, places: Tensor) -> Tensor:
         """Return the cosines [B, K] of states [B, D] and what is at places [B, K]."""
         query = F.normalize(self.view(states), dim=-1)  # [B, D]
-        key = F.normalize(self.view(self.states[places]), dim=-1)  # [B, K, D]
+        key = F.normalize(self.view(self.states_at(places)), dim=-1)  # [B, K, D]
         return torch.einsum("bd,bkd->bk", query, key)  # [B, K]
 
     def _draw(self, k: int, users: Tensor, row_id: Tensor | None) -> Tensor:
@@ -235,9 +258,11 @@ class Memory:
         kept = self.of_rows if is_random else self._cache
         if name not in kept:
             size = max(1, min(SEARCH_ROWS, DRAW_CELLS // k)) if is_random else SEARCH_ROWS
-            parts = _progress(torch.arange(len(self.rows)).split(size), "neighbours")
-            found = [self._neighbours(places, k).int() for places in parts]
-            kept[name] = torch.cat(found).to(self.states.device)
+            table = self.room.empty((len(self.rows), k), torch.int32, self.device)  # [R, K]
+            for begin in _progress(range(0, len(table), size), "neighbours"):
+                places = torch.arange(begin, min(begin + size, len(table)))  # [b]
+                table[begin : begin + size] = self._neighbours(places, k)
+            kept[name] = table
         return kept[name]
 
     @torch.no_grad()
@@ -248,12 +273,14 @@ class Memory:
             item_weight: Item embeddings [N, D] that belong to the states; item 0 is padding.
         """
         if "log_prob" not in self.of_states:
-            cells = CPU_CELLS if self.states.device.type == "cpu" else CELLS
+            cells = CPU_CELLS if self.device.type == "cpu" else CELLS
             size = max(1, cells // len(item_weight))
             parts = zip(self.states.split(size), self.targets.split(size), strict=True)
-            with full_precision(self.states):
+            with full_precision(self.device):
                 found = [
-                    -F.cross_entropy(states @ item_weight[1:].T, targets - 1, reduction="none")
+                    -F.cross_entropy(
+                        states.to(self.device) @ item_weight[1:].T, targets - 1, reduction="none"
+                    )
                     for states, targets in parts
                 ]
             self.of_states["log_prob"] = torch.cat(found)
@@ -277,13 +304,13 @@ class Memory:
         return self._search_rows(places, k)[1]
 
     def _search_rows(self, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        states = self.states[places.to(self.states.device)]  # [b, D]
+        states = self.states_at(places)  # [b, D]
         return self.search(states, k, self.rows.users[places], self.rows.order[places])
 
 
-def full_precision(like: Tensor) -> torch.autocast:
-    """Return a context without autocast on the device of a tensor."""
-    return torch.autocast(like.device.type, enabled=False)
+def full_precision(device: torch.device) -> torch.autocast:
+    """Return a context without autocast on a device."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _percentile(values: Tensor, percentile: float) -> float:
@@ -297,9 +324,9 @@ def _percentile(values: Tensor, percentile: float) -> float:
     return low + (high - low) * (place - int(place))
 
 
-def _progress(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:
+def _progress(parts: Iterable[Any], what: str, n_parts: int | None = None) -> Iterable[Any]:
     """Show a bar on a terminal where it takes longer than a few seconds."""
-    return tqdm(parts, f"memory, {what}", delay=5, leave=False, disable=None)
+    return tqdm(parts, f"memory, {what}", n_parts, delay=5, leave=False, disable=None)
 
 
 def random_places(keys: Tensor, k: int, n_rows: Tensor, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ resumed run rebuilds the very memory that the interrupted one had.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -20,10 +20,14 @@ from torch.func import functional_call
 
 from recbole_ext.index.brute_force import BruteForceIndex
 from recbole_ext.index.build import build_index, recall
+from recbole_ext.index.interface import unit_rows
+from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.memory import Memory, MemoryRows, full_precision
 
 RECALL_ROWS = 1000
 """Memory rows whose neighbours are searched exactly too, to measure an approximate index."""
+PART_ROWS = 1 << 16
+"""Rows that are read from one big tensor and written to another at a time."""
 
 Weights = dict[str, dict[str, Tensor]]
 
@@ -41,6 +45,8 @@ class MemoryKeeper:
         n_probe: Lists that an IVF search visits.
         policy: What a query must not find.
         seed: Of random neighbours.
+        room: Where the states, the tables of neighbours and, while an index is built, its vectors
+            find place; those of all memories together.
 
     Attributes:
         report: What the last build cost and found: rows, seconds, bytes, recall of the index.
@@ -57,10 +63,12 @@ class MemoryKeeper:
         n_probe: int = 16,
         policy: str = "user",
         seed: int = 0,
+        room: Room | None = None,
     ) -> None:
         self.rows = rows
+        self.room = Room() if room is None else room
         self._parts = [rows]  # as they were added; each is encoded by itself
-        self._known: tuple[dict[str, Tensor], Tensor] | None = None
+        self._known: tuple[dict[str, Tensor], Tensor, Tensor] | None = None
         self._of_rows: dict[str, Tensor] = {}
         self.modules = {"encoder": encoder, "view": view}
         self.snapshot_encoder = snapshot_encoder
@@ -86,7 +94,7 @@ class MemoryKeeper:
         """Add rows; those that are there keep their ids, and their states are taken over."""
         if self._scoring is not None:
             weights, memory = self._scoring
-            self._known = weights["encoder"], memory.states[memory.place]  # [R, D] by row id
+            self._known = weights["encoder"], memory.states, self.rows.order
         self.rows = self.rows.extended(rows)
         self._parts, self._of_rows = [*self._parts, rows], {}
         self.forget()
@@ -146,13 +154,15 @@ class MemoryKeeper:
     def _build(self, weights: Weights, alike: Memory | None) -> Memory:
         """Build a memory; the states of one that is ``alike`` but for the view are taken over."""
         states = self._encode(weights["encoder"]) if alike is None else alike.states  # [R, D]
-        began = time.perf_counter()
+        device, began = next(self.modules["encoder"].parameters()).device, time.perf_counter()
         view = _bound(self.modules["view"], weights["view"])
         index = None
         if self.index_kind is not None:
-            with full_precision(states):
-                index = build_index(_by_parts(view, states), self.index_kind, self.n_probe)
-        memory = Memory(self.rows, states, view, index, self.policy, self.seed)
+            with full_precision(device):
+                vectors = self._seen(view, states, device)  # [R, D]
+                index = build_index(vectors, self.index_kind, self.n_probe)
+                del vectors  # the index has a copy
+        memory = Memory(self.rows, states, view, index, self.policy, self.seed, self.room, device)
         memory.of_rows = self._of_rows
         if alike is not None:
             memory.of_states = alike.of_states
@@ -165,33 +175,49 @@ class MemoryKeeper:
         return memory
 
     def _encode(self, weights: dict[str, Tensor]) -> Tensor:
-        """Encode all rows [R, D] by place, but for those whose states are known.
-
-        Part by part, so that it makes no difference to a bit whether the first part was known.
-        """
+        """Encode all rows [R, D] by place, but for those whose states are known."""
         encoder, began = self.modules["encoder"], time.perf_counter()
-        device = next(encoder.parameters()).device
-        states, known = torch.zeros(0, device=device), self._known  # [rows so far, D] by row id
-        self._known = None
-        if known is not None and _same(known[0], weights):
-            states = known[1]
+        device, states = next(encoder.parameters()).device, None
         was_training = encoder.training
         encoder.eval()  # states are without dropout, whatever training does
         try:
-            for part in self._parts_after(len(states)):
-                with full_precision(states):
-                    found = part.encode(_bound(encoder, weights), device)  # [rows, D] by place
-                found = found[part.place.to(device)]  # by row id
-                states = torch.cat([states, found]) if len(states) else found
+            with full_precision(device):
+                for row_ids, found in self._batches(weights, device):  # [b], [b, D]
+                    if states is None:
+                        states = self.room.empty((len(self.rows), found.shape[1]), device=device)
+                    places = self.rows.place[row_ids].to(states.device)  # [b]
+                    states[places] = found.to(states.device)
         finally:
             encoder.train(was_training)
+        assert states is not None, "a memory has rows"
         self.report["encode_seconds"] = time.perf_counter() - began
-        return states[self.rows.order.to(device)]  # [R, D] by place
+        return states
 
-    def _parts_after(self, n_rows: int) -> list[MemoryRows]:
-        """Return the parts that begin at row ``n_rows`` or later."""
+    def _batches(self, weights: dict[str, Tensor], device: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield row ids [b] and states [b, D] of all rows, those that are known as they are.
+
+        Part by part, so that it makes no difference to a bit whether the first part was known.
+        """
+        known, self._known, n_known = self._known, None, 0
+        if known is not None and _same(known[0], weights):
+            _, states, order = known  # [rows, D] by place, [rows]
+            yield from zip(order.split(PART_ROWS), states.split(PART_ROWS), strict=True)
+            n_known = len(order)
+        encoder = _bound(self.modules["encoder"], weights)
         begins = accumulate((len(part) for part in self._parts), initial=0)
-        return [part for part, begin in zip(self._parts, begins, strict=False) if begin >= n_rows]
+        for part, begin in zip(self._parts, begins, strict=False):
+            if begin >= n_known:
+                for row_ids, found in part.encode(encoder, device):  # [b], [b, D]
+                    yield row_ids + begin, found
+
+    def _seen(self, view: Callable[[Tensor], Tensor], states: Tensor, device: Any) -> Tensor:
+        """Apply ``view`` to states [R, D] a part at a time: its inner layer is wider than D."""
+        # an index on a GPU is as large as they are and no file can hold it, so they stay there too
+        is_cpu = states.device.type == "cpu"
+        seen = self.room.empty(states.shape) if is_cpu else torch.empty_like(states)  # [R, D]
+        for out, part in zip(seen.split(PART_ROWS), states.split(PART_ROWS), strict=True):
+            out.copy_(view(part.to(device)))
+        return seen
 
     def measure_recall(self, k: int) -> float:
         """Return the recall@K of the scoring index against exact search; the report has it too."""
@@ -199,9 +225,10 @@ class MemoryKeeper:
         if memory.index is None or self.report["index"] in ("brute_force", "exact"):
             return 1.0
         places = torch.linspace(0, len(self.rows) - 1, min(RECALL_ROWS, len(self.rows))).long()
-        exact = BruteForceIndex(_by_parts(memory.view, memory.states))
+        keys = self._seen(lambda part: unit_rows(memory.view(part)), memory.states, memory.device)
+        exact = BruteForceIndex.of_unit_rows(keys)
         ranges = self.rows.excluded(self.policy, self.rows.users[places], self.rows.order[places])
-        queries = memory.view(memory.states[places.to(memory.states.device)])  # [b, D]
+        queries = memory.view(memory.states_at(places))  # [b, D]
         self.report["recall"] = recall(memory.index, exact, queries, k, ranges)
         return self.report["recall"]
 
@@ -220,8 +247,3 @@ def _same(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 def _bound(module: nn.Module, weights: dict[str, Tensor]) -> Callable[..., Tensor]:
     """Return the module as a function that has these weights for good."""
     return lambda *inputs: functional_call(module, weights, inputs)
-
-
-def _by_parts(view: Callable[[Tensor], Tensor], states: Tensor, size: int = 65_536) -> Tensor:
-    """Apply ``view`` to [R, D] a part at a time: its inner layer is wider than D."""
-    return torch.cat([view(part) for part in states.split(size)])

@@ -166,7 +166,7 @@ class RetrievalMix(nn.Module):
 
     def weigh(self, h: Tensor, near: Tensor, memory: Memory) -> Found:
         """Weigh the neighbours [B, K] of states [B, D] for training, gradients on both sides."""
-        keys = memory.states[near.clamp_min(0)]  # [B, K, D]
+        keys = memory.states_at(near.clamp_min(0))  # [B, K, D]
         similarity = self.retriever.similarity(h, keys)  # [B, K]
         return self.find(similarity, near, memory, self.for_losses())
 

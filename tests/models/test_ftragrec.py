@@ -1052,6 +1052,30 @@ def test_an_approximate_index_is_measured_for_the_result(make):
     assert "recall" not in exact.result_extra()["retrieval"]
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"neighbours": "random"}, {"freeze": "none"}, {"mix": "vector"}]
+)
+def test_a_memory_in_files_trains_and_scores_the_same_to_the_bit(make, tmp_path, more):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    found = []
+    for limit in (None, 0):
+        net, loaders = make(
+            memory_limit_mib=limit, memory_dir=str(folder), memory_include_valid=True, **more
+        )
+        init_seed(3, True)
+        train(net, loaders[0], epochs=2)
+        net.calibrate(loaders[1])
+        batch, losses = first_batch(loaders[0]), net.losses(first_batch(loaders[0]))
+        scores = [net.full_sort_predict(batch)]
+        net.extend_memory(loaders[1])
+        scores += [net.full_sort_predict(first_batch(loaders[2])), *net.state_dict().values()]
+        found.append([*losses.values(), *scores])
+        mapped = net.result_extra()["retrieval"]["mapped_mib"]
+        assert (mapped > 0) == (limit == 0) and list(folder.iterdir()) == []
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 def test_validation_pairs_join_the_memory_when_asked(make):
     net, loaders = make(top_k=8, exclude="row_and_later", **FIXED)
     net.eval()
@@ -1137,6 +1161,7 @@ def test_asking_for_the_settings_of_a_learned_temperature_warns_of_nothing(make)
         ({"calibrate_top_k": [2.5]}, "calibrate_top_k: .* whole numbers"),
         ({"pretrain": "never"}, "pretrain: 'never' is none of auto, none"),
         ({"retriever_inner_size": 0}, "retriever_inner_size: 0 is not between 1"),
+        ({"memory_limit_mib": -1}, "memory_limit_mib: -1 is not between 0"),
         ({"n_probe": -3}, "n_probe: -3 is not between 16"),
         ({"freeze": []}, "freeze: \\[\\] .*all, none or names"),
         ({"freeze": [3]}, "freeze: \\[3\\] .*all, none or names"),
@@ -1181,6 +1206,7 @@ REFRESH = {"FaissRefresh": {"before_valid": False}}
         ({"pretrain": "none", "freeze": "encoder.*"}, "pretrain: none without pretrained_path"),
         ({"pretrain": "none", "freeze": ["*.item_embedding.*"]}, "pretrain: none without"),
         ({"mix": "vectors"}, "mix: 'vectors' is none of"),
+        ({"memory_dir": "nowhere"}, "memory_dir: there is no folder 'nowhere'; create it or"),
     ],
 )
 def test_a_run_that_lacks_what_it_needs_is_refused(check, settings, sentence):

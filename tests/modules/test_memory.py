@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from recbole_ext.modules import memory as memory_module
+from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.memory import Memory, MemoryRows, _percentile, random_places
 from recbole_ext.modules.memory_keeper import MemoryKeeper
 from recbole_ext.modules.retriever import Retriever
@@ -44,6 +45,14 @@ def keeper(snapshot_encoder: bool = False, **options) -> MemoryKeeper:
     return MemoryKeeper(
         rows(), MeanEncoder(), retriever.blocks, snapshot_encoder=snapshot_encoder, **options
     )
+
+
+def encoded(memory_rows: MemoryRows, encoder: nn.Module) -> torch.Tensor:
+    """Return the states of all rows, [R, D] by place."""
+    states = torch.full((len(memory_rows), D), torch.nan)
+    for row_ids, found in memory_rows.encode(encoder, "cpu"):
+        states[memory_rows.place[row_ids]] = found
+    return states
 
 
 def shake(module: nn.Module) -> None:
@@ -120,7 +129,7 @@ def test_history_is_the_last_row_and_its_target():
 def test_encode_gives_each_place_its_own_state():
     encoder = MeanEncoder().eval()
     memory_rows = rows()
-    states = memory_rows.encode(encoder, "cpu")
+    states = encoded(memory_rows, encoder)
     for place, row in enumerate(memory_rows.order.tolist()):
         alone = encoder(
             memory_rows.item_seq[row : row + 1], memory_rows.item_seq_len[row : row + 1]
@@ -288,19 +297,19 @@ def test_added_rows_are_the_only_ones_encoded(monkeypatch):
     )
     known, fresh, moved = keeper(), keeper(), keeper()
     known.scoring(), moved.scoring()
-    encoded, encode = [], MemoryRows.encode
+    asked, encode = [], MemoryRows.encode
     monkeypatch.setattr(
         MemoryRows,
         "encode",
-        lambda self, *given: (encoded.append(len(self)), encode(self, *given))[1],
+        lambda self, *given: (asked.append(len(self)), encode(self, *given))[1],
     )
     for made in (known, fresh, moved):
         made.extend(extra)
     shake(moved.modules["encoder"])
     states = [made.scoring().states for made in (known, fresh, moved)]
-    assert encoded == [2, R, 2, R, 2]
+    assert asked == [2, R, 2, R, 2]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[2], states[1])
-    wanted = encode(known.rows, known.modules["encoder"].eval(), "cpu")
+    wanted = encoded(known.rows, known.modules["encoder"].eval())
     assert torch.allclose(states[0], wanted)
     table = known.scoring().neighbours_of_rows(2)
     assert len(table) == R + 2
@@ -318,7 +327,7 @@ def test_states_are_encoded_without_dropout_and_the_mode_is_given_back():
     encoder = made.modules["encoder"].train()
     states = made.scoring().states
     assert encoder.training
-    assert torch.equal(states, made.rows.encode(encoder.eval(), "cpu"))
+    assert torch.equal(states, encoded(made.rows, encoder.eval()))
 
 
 def test_scoring_memory_follows_the_weights_however_they_move():
@@ -440,3 +449,75 @@ def test_report_and_recall():
         made.report["rows"] == R and made.report["index"] == "ivf" and made.report["recall"] == 1.0
     )
     assert keeper(index_kind="brute_force").measure_recall(3) == 1.0
+
+
+@pytest.mark.parametrize("index_kind", ["brute_force", "exact", "ivf", "hnsw", None])
+@pytest.mark.parametrize("limit_mib", [0, 1.5 * 4 * R * D / 2**20])
+def test_in_a_file_the_memory_is_the_same_to_the_bit(tmp_path, index_kind, limit_mib):
+    """The second limit holds the states alone."""
+    weight = torch.randn(N, D)
+    extra = MemoryRows(
+        torch.tensor([[7, 2, 0, 0]]), torch.tensor([2]), torch.tensor([7]), torch.tensor([1])
+    )
+
+    def all_of(made: MemoryKeeper) -> list[torch.Tensor]:
+        found = []
+        for change in (
+            lambda: None,
+            lambda: shake(made.modules["view"]),
+            lambda: made.extend(extra),
+        ):
+            torch.manual_seed(3)
+            change()
+            memory = made.training(made.snapshot())
+            places = torch.tensor([4, 0, 4])
+            found += [memory.states, memory.neighbours_of_rows(3), memory.neighbours_at(places, 3)]
+            found += [memory.states_at(places[:, None]), memory.label_log_prob(weight)]
+            found += memory.search(memory.states[:2], 3, torch.tensor([8, 9]))
+            found += [torch.tensor([memory.similarity_percentile(40, 3), made.measure_recall(3)])]
+        return found
+
+    room = Room(limit_mib, tmp_path)
+    wanted = all_of(keeper(index_kind=index_kind))
+    found = all_of(keeper(index_kind=index_kind, room=room))
+    assert room.most_mapped_mib > 0
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+
+
+def test_states_are_written_where_they_stay(monkeypatch):
+    """No second copy of them all, be it for a while."""
+    made, shapes = keeper(index_kind=None), []
+    empty = made.room.empty
+    made.room.empty = lambda shape, *more, **options: (
+        shapes.append(tuple(shape)),
+        empty(shape, *more, **options),
+    )[1]
+    monkeypatch.setattr(torch, "cat", None)
+    made.scoring().neighbours_of_rows(3)
+    assert shapes == [(R, D), (R, 3)]
+
+
+def test_long_memories_are_sorted_by_length_a_part_at_a_time(monkeypatch):
+    memory_rows, encoder = rows(), MeanEncoder().eval()
+    wanted = encoded(memory_rows, encoder)
+    monkeypatch.setattr(memory_module, "SORTED_ROWS", 4)
+    parts = [row_ids for row_ids, _ in memory_rows.encode(encoder, "cpu")]
+    assert [sorted(memory_rows.place[part].tolist()) for part in parts] == [[0, 1, 2, 3], [4, 5]]
+    assert torch.allclose(encoded(memory_rows, encoder), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("index_kind", ["brute_force", "ivf", None])
+def test_beyond_the_limit_a_gpu_gets_the_rows_it_asks_for(tmp_path, index_kind):
+    made, wanted = keeper(index_kind=index_kind, room=Room(0, tmp_path)), keeper().scoring()
+    for module in made.modules.values():
+        module.cuda()
+    memory, places = made.scoring(), torch.tensor([4, 0]).cuda()
+    assert memory.states.device.type == memory.neighbours_of_rows(3).device.type == "cpu"
+    found = [memory.states_at(places), memory.neighbours_at(places, 3), memory.targets]
+    found += [memory.label_log_prob(torch.randn(N, D).cuda()), *memory.search(found[0], 3, places)]
+    assert all(tensor.device.type == "cuda" for tensor in found)
+    assert torch.allclose(found[0].cpu(), wanted.states[[4, 0]], atol=1e-5)
+    if index_kind is not None:
+        assert torch.equal(found[1].cpu(), wanted.neighbours_at(places.cpu(), 3))

@@ -38,6 +38,7 @@ from recbole_ext.models.ftragrec_settings import (
     train_alpha_of,
 )
 from recbole_ext.models.warm_start import load_warm_start
+from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.memory import Memory, MemoryRows
 from recbole_ext.modules.memory_keeper import MemoryKeeper
 from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
@@ -121,6 +122,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             n_probe=config["n_probe"],
             policy=config["exclude"],
             seed=config["seed"],
+            room=Room(config["memory_limit_mib"], config["memory_dir"]),
         )
         self.register_buffer("memory_weights", self.keeper.snapshot())
 
@@ -164,7 +166,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         labels = interaction[self.POS_ITEM_ID]  # [B]
         places = memory.place[interaction[ROW_ID]]  # [B]
         h, log_prob = self._states(interaction, memory, places)  # [B, D], [B]
-        near = memory.neighbours_of_rows(self.retrieval.top_k)[places].long()  # [B, K]
+        near = memory.neighbours_at(places, self.retrieval.top_k)  # [B, K]
         enhanced, kl = self.retrieval.losses(h, log_prob, labels, near, memory, self.item_weight)
         found = {"rec": -log_prob.mean(), "enhanced": self.enhanced_rec_weight * enhanced}
         return {**found, "kl": self.retrieval.kl_weight * kl} if self.retrieval.kl_weight else found
@@ -262,6 +264,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
             self.keeper.measure_recall(self.retrieval.top_k)
         settings = {"mix": self.retrieval.mix, "is_calibrated": self.is_calibrated}
         included = {"memory_include_valid": self.memory_include_valid}
+        included["mapped_mib"] = self.keeper.room.most_mapped_mib
         report = {**settings, **self.retrieval.settings(), **included, **self.keeper.report}
         return {"retrieval": report}
 
@@ -287,7 +290,7 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
                 "a frozen encoder's states are looked up once and for all, but something "
                 "unfroze it; set freeze: none and let the Freeze callback say when it trains"
             )
-        return memory.states[places], memory.label_log_prob(self.item_weight)[places]
+        return memory.states_at(places), memory.label_log_prob(self.item_weight)[places]
 
     def search(self, h: Tensor, interaction: Any, memory: Memory, k: int) -> tuple[Tensor, Tensor]:
         """Return similarity and places [B, K] of what the queries may find.
