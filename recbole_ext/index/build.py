@@ -38,9 +38,8 @@ def build_index(vectors: Tensor, kind: str = "auto", n_probe: int = 16) -> Index
         UserError: The kind does not exist, FAISS is needed and missing, or a vector is not finite.
     """
     check_kind(kind)
-    if not all(
-        part.isfinite().all() for part in vectors.split(1 << 16)
-    ):  # FAISS would find nothing, and say nothing
+    # FAISS would find nothing, and say nothing
+    if not all(part.isfinite().all() for part in vectors.split(1 << 16)):
         raise UserError(
             "the states that the memory is made of are not numbers (NaN): training has diverged; "
             "lower learning_rate or set clip_grad_norm"
