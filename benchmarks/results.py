@@ -1,6 +1,6 @@
 """Writes the reports of finished comparisons as one page, beside what papers say of the same data.
 
-python -m benchmarks.results runs/beauty runs/ml-100k > docs/results.md
+python -m benchmarks.results runs/beauty runs/beauty-variants > docs/results.md
 """
 
 from __future__ import annotations
@@ -38,18 +38,14 @@ Written by `python -m benchmarks.results` from the reports of `recbole-ext compa
 of `examples/compare_*.yaml` is the command of each comparison."""
 
 
-def page(reports: dict[str, str]) -> str:
-    """Return the page.
-
-    Args:
-        reports: Folder of a comparison -> its ``report.md``.
-    """
+def page(reports: list[str]) -> str:
+    """Return the page of comparisons, given their ``report.md``."""
     parts = [ABOUT]
-    for report in reports.values():
+    for report in reports:
         title, _, body = report.partition("\n")
         deeper = body.replace("\n###", "\n####").replace("\n## ", "\n### ")
         parts += [f"## {title.lstrip('# ')}", deeper.strip()]
-        parts += [_published(name) for name in PUBLISHED if f"\n## {name}" in body]
+        parts += [_published(name) for name in PUBLISHED if f"\n## {name}\n" in body]
     return "\n\n".join(parts) + "\n"
 
 
@@ -65,7 +61,7 @@ def main(folders: list[str]) -> int:
     if missing or not folders:
         print(__doc__ if not folders else f"no report.md in {missing[0]}", file=sys.stderr)
         return 2
-    texts = {one: (Path(one) / "report.md").read_text(encoding="utf-8") for one in folders}
+    texts = [(Path(one) / "report.md").read_text(encoding="utf-8") for one in folders]
     print(page(texts), end="")
     return 0
 

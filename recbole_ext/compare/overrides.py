@@ -59,6 +59,8 @@ def read_overrides(
 def _variant(name: str, settings: dict[str, Any], models: Sequence[str], path: Any) -> Variant:
     if name in {*models, *(one.name for one in CONTROLS)}:
         raise UserError(f"{path}: variants: '{name}' is there already; give it a name of its own")
+    if "seed" in settings:
+        raise UserError(f"{path}: variants: {name}: the seed is the comparison's; give --seeds=1,2")
     model = settings.pop("model", None)
     if model not in models:
         hint = suggest(str(model), models) or f"; --models has {', '.join(models)}"
@@ -80,6 +82,7 @@ def _part(
 
 def _mapping(given: dict[str, Any], key: str, example: str, path: Any) -> Mapping[str, Settings]:
     part = given.pop(key, None) or {}
-    if not isinstance(part, dict) or not all(isinstance(one, dict) for one in part.values()):
+    is_mapping = isinstance(part, dict) and all(isinstance(name, str) for name in part)
+    if not is_mapping or not all(isinstance(one, dict) for one in part.values()):
         raise UserError(f"{path}: '{key}' maps a name to its settings, as {example}")
     return part

@@ -108,7 +108,7 @@ def plan(
             for one in variants:
                 settings = _settings_of(one, dataset, seed, given, bool(accelerate))
                 config = Config(one.model, dataset, None, settings, overrides)
-                _refuse_lost({"seed": seed, **one.settings}, config, one)
+                _refuse_lost(one, seed, said)
                 _refuse_no_ranks(config)
                 check_files(config)
                 configs[one.name, seed] = settings, config
@@ -193,11 +193,11 @@ def _in_order(variants: Sequence[Variant]) -> list[Variant]:
     return sorted(ordered, key=lambda one: one.control_of is not None)
 
 
-def _refuse_lost(wanted: Mapping[str, Any], config: Config, one: Variant) -> None:
+def _refuse_lost(one: Variant, seed: int, said: Mapping[str, Any]) -> None:
     """Refuse a ``--key=value`` that would take from the comparison what it sets itself."""
     leave = "leave it out, or leave out " + ("--controls" if one.control_of else "the variant")
-    for key, value in wanted.items():
-        if config[key] != value:
+    for key, value in {"seed": seed, **one.settings}.items():
+        if key in said and said[key] != value:
             hint = "give --seeds=1,2,3" if key == "seed" else leave
             raise UserError(f"--{key} is set by the comparison (for {one.name}); {hint}")
 
@@ -209,8 +209,8 @@ def _refuse_twice(runs: Sequence[Planned]) -> None:
         first = names.setdefault(one.folder, one.name)
         if first != one.name:
             raise UserError(
-                f"variants: '{one.name}' has the settings of '{first}'; change a setting, or leave "
-                "it out"
+                f"'{one.name}' and '{first}' have the same settings; change a setting of a model "
+                "or variant, or leave one of them out"
             )
 
 

@@ -128,6 +128,7 @@ def equal(data: Analysis) -> Table:
         [
             "tuning budget",
             "none: no settings were searched, each model has those of its files and yours"
+            + _variants(data)
             + _calibrated(data),
         ],
     ]
@@ -158,6 +159,12 @@ def _start(one: Done) -> str:
 def _versions(one: Done) -> str:
     names = ("recbole", "torch", "recbole-ext")
     return ", ".join(f"{n} {one.result['versions'].get(n, '?')}" for n in names)
+
+
+def _variants(data: Analysis) -> str:
+    found = [n for n, runs in data.runs.items() if n != runs[0].row["model"]]
+    found = [name for name in found if not data.is_control(name)]
+    return f"; of one model {len(found)} more settings are shown" if found else ""
 
 
 def _calibrated(data: Analysis) -> str:

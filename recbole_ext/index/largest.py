@@ -34,7 +34,7 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     block = block_of(scores)
     n_blocks = scores.shape[1] // block
-    if scores.device.type != "cpu" or n_blocks < WORTH * k:
+    if scores.device.type != "cpu" or k == 0 or n_blocks < WORTH * k:
         values, indices = scores.topk(k)
         return values, indices
     whole = n_blocks * block

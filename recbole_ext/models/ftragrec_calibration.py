@@ -65,7 +65,7 @@ def calibrate_mix(model: FTRagRec, valid_data: Any) -> dict[str, float]:
     ]  # of [choices, b]
     model.train(was_training)
     ranks = torch.cat(parts, dim=1)  # [choices, n]
-    best = calibration.best_choice(ranks)
+    best = calibration.best_choice(choices, ranks)
     mix.use(choices[best])
     model.is_calibrated = True
     ndcg = calibration.ndcg(ranks, 10).double().mean(1).tolist()

@@ -137,13 +137,17 @@ def check_values(config: Any, n_rows: int) -> None:
             f"top_k: {config['top_k']} neighbours cannot come from a memory of {n_rows} rows; "
             f"give 1 to {n_rows}"
         )
+    share = "alpha" if config["train_alpha"] is None else "train_alpha"
     if config["mix"] == "gate" and not train_alpha_of(config):
-        raise UserError("mix: gate starts at alpha and learns from there, so alpha must be above 0")
-    if config["calibrate"] == "valid" and not train_alpha_of(config):
-        key = "alpha" if config["train_alpha"] is None else "train_alpha"
         raise UserError(
-            f"{key}: 0 leaves the retriever nothing to learn, so that there is nothing to choose "
-            f"among; set calibrate: none for the encoder alone, or {key} above 0"
+            f"mix: gate starts at {share} and learns from there, so {share} must be above 0"
+        )
+    if config["mix"] == "gate" and share == "train_alpha" and config["alpha"] is not None:
+        raise UserError("mix: gate has one alpha, which it learns; give alpha or train_alpha")
+    if config["calibrate"] == "valid" and not train_alpha_of(config):
+        raise UserError(
+            f"{share}: 0 leaves the retriever nothing to learn, so that there is nothing to choose "
+            f"among; set calibrate: none for the encoder alone, or {share} above 0"
         )
 
 

@@ -54,19 +54,26 @@ def grid(
     return [MixSettings(0.0, ks[-1], heats[-1], floors[-1]), *found] if 0 in shares else found
 
 
-def best_choice(ranks: Tensor) -> int:
-    """Return the place of the best choice by the labels' ranks [choices, rows].
+def best_choice(choices: Sequence[MixSettings], ranks: Tensor) -> int:
+    """Return the place of the best choice by the labels' ranks.
 
-    Of the choices whose NDCG@10 is within two standard errors (of the difference, paired by row)
-    of the largest, the one with the largest recall@20, and of these the first: at the top of the
-    list many choices are as good, and further down some of them lose what the recommender found.
-    After the one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984,
-    section 3.4.3.
+    Choices are as good at the top of the list whose NDCG@10 is within two standard errors (of the
+    difference, paired by row) of the largest. To leave the neighbours out, where it is one of them,
+    is taken: what is simpler and as good, after the one-standard-error rule of Breiman et al.,
+    Classification and Regression Trees, 1984, section 3.4.3. Else it is the one of them with the
+    largest recall@20, and of these the first: further down some of them lose what the recommender
+    had found.
+
+    Args:
+        choices: Those with alpha 0, if any, first.
+        ranks: Of the labels under each choice, [choices, rows].
     """
     gain = ndcg(ranks, 10).double()  # [choices, rows]
     difference = gain[gain.mean(1).argmax()] - gain  # [choices, rows]
     error = difference.std(1, correction=0) / len(ranks[0]) ** 0.5  # [choices]
     is_close = difference.mean(1) <= 2 * error  # [choices]
+    if choices[0].alpha == 0 and is_close[0]:
+        return 0
     return int(recall(ranks, 20).masked_fill(~is_close, -1).argmax())
 
 
@@ -100,7 +107,9 @@ def mixture_ranks(
     Returns:
         [choices, B].
     """
-    log_prob = hide(batch.logits.log_softmax(1), batch)  # [B, N]
+    # the log-linear mix needs no normaliser, and so adds what the scores add, to the bit
+    logits = batch.logits if mix == "log_linear" else batch.logits.log_softmax(1)  # [B, N]
+    log_prob = hide(logits, batch)  # [B, N]
     n_best = min(2 * cutoff + 1 + batch.targets.shape[1], log_prob.shape[1])
     best = log_prob.topk(n_best, dim=1).indices  # [B, M]
     items = torch.cat([batch.labels[:, None], best, batch.targets], dim=1)  # [B, C]
@@ -109,7 +118,7 @@ def mixture_ranks(
     is_open = found > -math.inf  # [B, C], may rank at all
     first = torch.full_like(found, -math.inf).scatter_(1, slot, found)  # [B, C], by slot
     in_use = first > -math.inf  # [B, C], by slot
-    prob = first.exp()  # [B, C], by slot; 0 where no item is
+    prob = first.exp() if mix == "probability" else first  # [B, C], by slot; 0 where no item is
     target_slot = slot[:, -batch.targets.shape[1] :]  # [B, K]
     target_open = is_open[:, -batch.targets.shape[1] :]  # [B, K]
     masses: dict[tuple, tuple[Tensor, Tensor]] = {}  # of choices that weigh alike

@@ -9,6 +9,7 @@ Weights of missing neighbours are 0 and a is 0 for rows without any, so nothing 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -96,8 +97,7 @@ def mixture_scores(logits: Tensor, weights: Tensor, targets: Tensor, alpha: Tens
     Returns:
         [B, N], the tensor that was given as ``logits``.
     """
-    for rows in torch.arange(len(logits), device=logits.device).split(SCORE_ROWS):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
+    for part in _parts(len(logits)):
         score, target, a = logits[part], targets[part], alpha[part, None]
         scale = score.logsumexp(1, keepdim=True)  # [b, 1]
         mass = _target_mass(score, weights[part], target)  # [b, K]
@@ -124,8 +124,7 @@ def log_linear_scores(
         [B, N], the tensor that was given as ``logits``: with a log(1 + m / s) added, so that a row
         with alpha 0 keeps its logits bit for bit.
     """
-    for rows in torch.arange(len(logits), device=logits.device).split(SCORE_ROWS):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
+    for part in _parts(len(logits)):
         score, target = logits[part], targets[part]
         mass = _target_mass(score, weights[part], target)  # [b, K]
         bonus = log_linear_bonus(mass, alpha[part, None], smoothing)  # [b, K]
@@ -136,6 +135,10 @@ def log_linear_scores(
 def log_linear_bonus(mass: Tensor, alpha: float | Tensor, smoothing: float) -> Tensor:
     """Return a log(1 + m / s), what a mass adds to an item's log-probability, same shape."""
     return alpha * torch.log1p(mass / smoothing)
+
+
+def _parts(n_rows: int) -> Iterator[slice]:
+    return (slice(begin, begin + SCORE_ROWS) for begin in range(0, n_rows, SCORE_ROWS))
 
 
 def _target_mass(score: Tensor, weights: Tensor, target: Tensor) -> Tensor:

@@ -90,8 +90,10 @@ def test_variants_are_models_with_settings_of_their_own(tiny_data_path, tmp_path
         ({"wide": {"embedding_size": 16}}, "variants: wide: model 'None' is not in this comp.*BPR"),
         ({"wide": {"model": "BPRR"}}, "wide: model 'BPRR' is not in .*did you mean 'BPR'"),
         ({"BPR": {"model": "BPR"}}, "'BPR' is there already; give it a name of its own"),
+        ({"wide": {"model": "BPR", "seed": 7}}, "wide: the seed is the comparison's; give --seeds"),
+        ({200: {"model": "BPR", "epochs": 2}}, "'variants' maps a name to its settings"),
         ({"wide": 3}, "'variants' maps a name to its settings, as BPR small: {model: BPR,"),
-        ({"same": {"model": "BPR"}}, "'same' has the settings of 'BPR'; change a setting"),
+        ({"same": {"model": "BPR"}}, "'same' and 'BPR' have the same settings; change a setting"),
         (
             {"wide": {"model": "BPR", "embeding_size": 1}},
             "embeding_size.*did you mean 'embedding_s",
@@ -106,7 +108,18 @@ def test_variants_that_cannot_be_meant_are_refused(tiny_data_path, tmp_path, var
     path = write_overrides(tmp_path / "all.yaml", {**tiny(tiny_data_path), "variants": variants})
     with pytest.raises(UserError, match=sentence):
         plan(["BPR"], ["tiny"], [2020], tmp_path, path)
-    assert not (tmp_path / "runs").exists()
+
+
+def test_a_variant_may_set_what_recbole_rewrites_but_no_argument_may_undo_it(
+    tiny_data_path, tmp_path
+):
+    negatives = {"distribution": "uniform", "sample_num": 1}
+    variant = {"model": "BPR", "train_neg_sample_args": negatives, "embedding_size": 16}
+    settings = {**tiny(tiny_data_path), "variants": {"wide": variant}}
+    path = write_overrides(tmp_path / "all.yaml", settings)
+    assert len(plan(["BPR"], ["tiny"], [2020], tmp_path, path, ["--embedding_size=16"])) == 2
+    with pytest.raises(UserError, match="--embedding_size is set by .*wide.*leave out the variant"):
+        plan(["BPR"], ["tiny"], [2020], tmp_path, path, ["--embedding_size=8"])
 
 
 def test_recboles_sequential_models_are_accelerated_unless_told_not_to(overrides, tmp_path):

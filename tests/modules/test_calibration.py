@@ -117,29 +117,53 @@ def test_the_grid_has_alpha_zero_once_and_first():
     assert [(c.alpha, c.smoothing) for c in found] == [(0, 0.3), (2, 0.03), (2, 0.3)]
 
 
-def by_the_rule(ranks: np.ndarray) -> int:
+def by_the_rule(ranks: np.ndarray, first_is_none: bool) -> int:
     """Return the choice as the docstring of ``best_choice`` says it, in numpy."""
     gain = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)
-    first = max(range(len(gain)), key=lambda c: gain[c].mean())
+    best = max(range(len(gain)), key=lambda c: gain[c].mean())
     close = []
     for choice in range(len(gain)):
-        difference = gain[first] - gain[choice]
-        if difference.mean() <= 2 * difference.std() / np.sqrt(ranks.shape[1]):
+        lost = gain[best] - gain[choice]
+        if lost.mean() <= 2 * lost.std() / np.sqrt(ranks.shape[1]):
             close.append(choice)
+    if first_is_none and 0 in close:
+        return 0
     return max(close, key=lambda c: (ranks[c] <= 20).mean())
+
+
+def choices_of(n: int, least: float = 0.5) -> list[MixSettings]:
+    return [MixSettings(least + i, 5, 0.1) for i in range(n)]
 
 
 def test_the_best_choice_is_as_good_at_the_top_and_best_further_down():
     rng = np.random.default_rng(8)
-    found = []
-    for _ in range(20):
-        ranks = rng.integers(1, 40, size=(1, 200)) + rng.integers(0, 6, size=(9, 200))
-        found.append(calibration.best_choice(torch.tensor(ranks)))
-        assert found[-1] == by_the_rule(ranks)
-    assert len(set(found)) > 3
+    for least in (0.0, 0.5):
+        found = []
+        for _ in range(20):
+            better = rng.integers(0, 12, size=(9, 1))
+            ranks = rng.integers(1, 40, size=(1, 200)) + rng.integers(0, 6, size=(9, 200))
+            ranks = np.maximum(1, ranks - better)
+            found.append(calibration.best_choice(choices_of(9, least), torch.tensor(ranks)))
+            assert found[-1] == by_the_rule(ranks, least == 0)
+        assert len(set(found)) > 3
     # far better at the top: the one that finds more at 20 is not close
     ranks = torch.tensor([[1] * 50 + [30] * 50, [9] * 100])
-    assert calibration.best_choice(ranks) == 0
+    assert calibration.best_choice(choices_of(2), ranks) == 0
     # better in two rows and worse in one: then what is found at 20 decides
     ranks = torch.tensor([[1, 1, 2] + [1] * 47 + [30] * 50, [2, 2, 1] + [1] * 47 + [15] * 50])
-    assert calibration.best_choice(ranks) == 1
+    assert calibration.best_choice(choices_of(2), ranks) == 1
+    assert calibration.best_choice(choices_of(2, 0.0), ranks) == 0
+
+
+def test_where_nothing_is_better_the_neighbours_are_mostly_left_out():
+    """Of choices that differ by chance alone, one always finds a little more at 20."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(20):
+        same = rng.integers(1, 60, size=(1, 2000))
+        ranks = np.maximum(1, same + rng.integers(-1, 2, size=(20, 2000)))
+        found.append(calibration.best_choice(choices_of(20, 0.0), torch.tensor(ranks)))
+    assert found.count(0) > 10
+    equal = torch.ones((3, 1), dtype=torch.int64)
+    assert calibration.best_choice(choices_of(3, 0.0), equal) == 0
+    assert calibration.best_choice(choices_of(3), equal) == 0
