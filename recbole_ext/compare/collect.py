@@ -17,6 +17,7 @@ from recbole_ext.settings_reading import read_yaml
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 
+_COLUMNS = {"name", "model", "dataset", "seed", "control_of", "folder", "failure"}
 _TOLERANCE = 1e-3
 """RecBole rounds its metrics to four digits; beyond this two numbers are not of one ranking."""
 
@@ -107,7 +108,16 @@ def read_plan(place: Path) -> list[dict[str, Any]]:
     path = place / "plan.json"
     if not path.is_file():
         raise UserError(f"{place} holds no comparison (no plan.json); give its --output_dir")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if all(_COLUMNS <= row.keys() for row in rows):
+            return rows
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    raise UserError(
+        f"{path} is damaged; remove it and give the comparison's command once more: what is done "
+        "is kept"
+    )
 
 
 def read_runs(place: Path, rows: list[dict[str, Any]]) -> list[Done]:
@@ -127,6 +137,17 @@ def read_runs(place: Path, rows: list[dict[str, Any]]) -> list[Done]:
 
 
 def _read(folder: Path, row: dict[str, Any]) -> Done:
+    try:
+        return _read_files(folder, row)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder}: the run of {row['name']}, seed {row['seed']}, cannot be read "
+            f"({str(error).strip().splitlines()[0][:100]}); remove the folder and give the "
+            "comparison's command once more"
+        ) from error
+
+
+def _read_files(folder: Path, row: dict[str, Any]) -> Done:
     settings = read_yaml(folder / "config.yaml")
     ranks = pd.read_parquet(folder / "per_user.parquet")
     ranks = ranks.sort_values([settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]])

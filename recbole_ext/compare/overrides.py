@@ -12,6 +12,14 @@ from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError, suggest
 
 Settings = Mapping[str, Any]
+OWN = {
+    "seed": "give --seeds=1,2,3",
+    "seeds": "give --seeds=1,2,3",
+    "model": "give --models, and settings of one model under 'models'",
+    "dataset": "give --datasets, and settings of one dataset under 'datasets'",
+    "output_dir": "give --output_dir",
+}
+"""What no file may set, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +59,28 @@ def read_overrides(
     by_model = _part(given, "models", models, path)
     by_dataset = _part(given, "datasets", datasets, path)
     example = f"{models[0]} small: {{model: {models[0]}, epochs: 5}}"
+    _refuse_own(given, str(path))
+    for part, settings in {**by_model, **by_dataset}.items():
+        _refuse_own(settings, f"{path}: {part}")
     variants = _mapping(given, "variants", example, path)
     found = tuple(_variant(name, dict(one), models, path) for name, one in variants.items())
     return Overrides(given, by_model, by_dataset, found)
 
 
+def _refuse_own(settings: Mapping[str, Any], where: str) -> None:
+    for key, hint in OWN.items():
+        if key in settings:
+            raise UserError(f"{where}: {key} is the comparison's own; {hint}")
+
+
 def _variant(name: str, settings: dict[str, Any], models: Sequence[str], path: Any) -> Variant:
     if name in {*models, *(one.name for one in CONTROLS)}:
         raise UserError(f"{path}: variants: '{name}' is there already; give it a name of its own")
-    if "seed" in settings:
-        raise UserError(f"{path}: variants: {name}: the seed is the comparison's; give --seeds=1,2")
     model = settings.pop("model", None)
+    _refuse_own(settings, f"{path}: variants: {name}")
+    if model is None:
+        example = f"{name}: {{model: {models[0]}, ...}}"
+        raise UserError(f"{path}: variants: '{name}' has no model; write {example}")
     if model not in models:
         hint = suggest(str(model), models) or f"; --models has {', '.join(models)}"
         raise UserError(

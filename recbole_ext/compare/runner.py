@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.compare.collect import read_plan
 from recbole_ext.compare.plan import Planned
 from recbole_ext.config import Config
 from recbole_ext.run_folder import write_text
@@ -39,6 +41,7 @@ def run_all(
         work: Does a job, logs into a file, and returns a failure; :func:`in_child` by default,
             which gives each run its own peak memory, seconds and end.
     """
+    _make_folder(output_dir)
     failures: dict[str, str] = {}
     spent: list[float] = []
     _write_plan(runs, output_dir, failures)  # a report before the end says what is missing
@@ -65,8 +68,26 @@ def run_all(
 
 
 def is_done(folder: Path) -> bool:
-    """Return whether a run has its result; settings and data are in the folder's name."""
-    return (folder / "result.json").is_file()
+    """Return whether a run has its result; settings and data are in the folder's name.
+
+    With a damaged one it is not done: it is taken up where it ended, and writes it anew.
+    """
+    try:
+        return "best_valid" in json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _make_folder(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output_dir={place}: a comparison cannot be written there ({error.strerror}); name "
+            "a folder"
+        ) from None
 
 
 def split_file(output_dir: Path, dataset: str) -> Path:
@@ -85,6 +106,7 @@ def read_dataset(
     Raises:
         UserError: It cannot be read.
     """
+    _make_folder(output_dir)
     path = split_file(output_dir, dataset)
     job = {
         "kind": "read",
@@ -168,8 +190,8 @@ def _valid(folder: Path) -> str:
 
 
 def _write_plan(runs: Sequence[Planned], output_dir: Path, failures: dict[str, str]) -> None:
-    output_dir.mkdir(parents=True, exist_ok=True)
-    rows = [
+    """Write what there is to report: these runs, and others that the folder had before."""
+    rows: list[dict[str, Any]] = [
         {
             "name": one.name,
             "model": one.model,
@@ -181,4 +203,11 @@ def _write_plan(runs: Sequence[Planned], output_dir: Path, failures: dict[str, s
         }
         for one in runs
     ]
+    mine = {_key(row) for row in rows}
+    if (output_dir / "plan.json").is_file():
+        rows += [row for row in read_plan(output_dir) if _key(row) not in mine]
     write_text(output_dir / "plan.json", json.dumps(rows, indent=2) + "\n")
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["dataset"], row["name"], row["seed"]

@@ -87,10 +87,10 @@ def test_variants_are_models_with_settings_of_their_own(tiny_data_path, tmp_path
 @pytest.mark.parametrize(
     ("variants", "sentence"),
     [
-        ({"wide": {"embedding_size": 16}}, "variants: wide: model 'None' is not in this comp.*BPR"),
+        ({"wide": {"embedding_size": 16}}, "'wide' has no model; write wide: {model: BPR, ...}"),
         ({"wide": {"model": "BPRR"}}, "wide: model 'BPRR' is not in .*did you mean 'BPR'"),
         ({"BPR": {"model": "BPR"}}, "'BPR' is there already; give it a name of its own"),
-        ({"wide": {"model": "BPR", "seed": 7}}, "wide: the seed is the comparison's; give --seeds"),
+        ({"wide": {"model": "BPR", "seed": 7}}, "wide: seed is the comparison's own; give --se"),
         ({200: {"model": "BPR", "epochs": 2}}, "'variants' maps a name to its settings"),
         ({"wide": 3}, "'variants' maps a name to its settings, as BPR small: {model: BPR,"),
         ({"same": {"model": "BPR"}}, "'same' and 'BPR' have the same settings; change a setting"),
@@ -120,6 +120,66 @@ def test_a_variant_may_set_what_recbole_rewrites_but_no_argument_may_undo_it(
     assert len(plan(["BPR"], ["tiny"], [2020], tmp_path, path, ["--embedding_size=16"])) == 2
     with pytest.raises(UserError, match="--embedding_size is set by .*wide.*leave out the variant"):
         plan(["BPR"], ["tiny"], [2020], tmp_path, path, ["--embedding_size=8"])
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"model": {"BPR": {"epochs": 2}}}, "all.yaml: model is .* own; give --models, and setti"),
+        ({"seed": 3}, "all.yaml: seed is the comparison's own; give --seeds"),
+        ({"models": {"BPR": {"output_dir": "x"}}}, "all.yaml: BPR: output_dir is .*--output_dir"),
+        ({"datasets": {"tiny": {"seed": 3}}}, "all.yaml: tiny: seed is the comparison's own"),
+    ],
+)
+def test_what_is_the_comparisons_own_is_refused_in_the_file(
+    tiny_data_path, tmp_path, more, sentence
+):
+    path = write_overrides(tmp_path / "all.yaml", {**tiny(tiny_data_path), **more})
+    with pytest.raises(UserError, match=sentence):
+        plan(["BPR"], ["tiny"], [2020], tmp_path, path)
+
+
+def test_a_folder_keeps_what_another_command_compared_there(overrides, tmp_path):
+    for models in (["BPR"], ["Pop"]):
+        runs = plan(models, ["tiny"], [2020], tmp_path, overrides)
+        assert runner.run_all(runs, tmp_path, lambda line: None, in_process) == {}
+    assert [row["name"] for row in read_plan(tmp_path)] == ["Pop", "BPR"]
+    assert "| BPR |" in write_report(tmp_path) and "| Pop" in write_report(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "", '[{"name": "Pop"}]', "[3]"])
+def test_a_damaged_plan_is_one_sentence(text, tmp_path):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(
+        UserError, match="plan.json is damaged; remove it and give the comparison's"
+    ):
+        write_report(tmp_path)
+
+
+def test_a_damaged_result_is_written_anew_and_damaged_ranks_are_named(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [2020], tmp_path, overrides)
+    runner.run_all(runs, tmp_path, lambda line: None, in_process)
+    folder, wanted = runs[0].folder, result_of(runs[0].folder)["test"]
+    (folder / "result.json").write_text('{"best_valid": {"nd')
+    assert not runner.is_done(folder)
+    with pytest.raises(
+        UserError, match="run of BPR, seed 2020, cannot be read .*remove the folder"
+    ):
+        write_report(tmp_path)
+    assert runner.run_all(runs, tmp_path, lambda line: None, in_process) == {}
+    assert result_of(folder)["test"] == wanted
+    (folder / "per_user.parquet").write_bytes(b"nothing")
+    with pytest.raises(
+        UserError, match=f"{folder.name}: the run of BPR, seed 2020, cannot be read"
+    ):
+        write_report(tmp_path)
+
+
+def test_a_place_that_is_no_folder_is_one_sentence(overrides, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "in"):
+        with pytest.raises(UserError, match=f"--output_dir={place}: .* cannot be written there"):
+            runner.run_all([], place, lambda line: None, in_process)
 
 
 def test_recboles_sequential_models_are_accelerated_unless_told_not_to(overrides, tmp_path):
