@@ -16,7 +16,7 @@ demo: $(VENV)/.stamp-run
 	$(PY) run_recbole_ext.py --model=FTRagRec --dataset=ml-100k --config_files=examples/demo.yaml
 
 test: $(VENV)/.stamp-test
-	$(PY) -m pytest -q -n 2
+	$(PY) -m pytest -q -n 2 --dist worksteal
 
 slow: $(VENV)/.stamp-test
 	$(PY) -m pytest -q -m slow
