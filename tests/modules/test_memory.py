@@ -460,6 +460,8 @@ def test_in_a_file_the_memory_is_the_same_to_the_bit(tmp_path, index_kind, limit
         torch.tensor([[7, 2, 0, 0]]), torch.tensor([2]), torch.tensor([7]), torch.tensor([1])
     )
 
+    snapshots = []
+
     def all_of(made: MemoryKeeper) -> list[torch.Tensor]:
         found = []
         for change in (
@@ -469,7 +471,8 @@ def test_in_a_file_the_memory_is_the_same_to_the_bit(tmp_path, index_kind, limit
         ):
             torch.manual_seed(3)
             change()
-            memory = made.training(made.snapshot())
+            snapshots.append(made.snapshot())  # kept: it is known by where it lies
+            memory = made.training(snapshots[-1])
             places = torch.tensor([4, 0, 4])
             found += [memory.states, memory.neighbours_of_rows(3), memory.neighbours_at(places, 3)]
             found += [memory.states_at(places[:, None]), memory.label_log_prob(weight)]
