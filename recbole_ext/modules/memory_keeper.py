@@ -82,13 +82,14 @@ class MemoryKeeper:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memories out of copies and pickles: they are rebuilt from the weights."""
         forgotten = {"_scoring": None, "_training": None, "_training_key": None, "_known": None}
-        return {**self.__dict__, **forgotten, "_of_rows": {}}
+        return {**self.__dict__, **forgotten, "_of_rows": {}, "_watched": []}
 
     def forget(self) -> None:
         """Drop the memories; the next use rebuilds them."""
         self._scoring: tuple[Weights, Memory] | None = None
         self._training: tuple[Weights, Memory] | None = None
         self._training_key: tuple | None = None
+        self._watched: list[Tensor] = []
 
     def extend(self, rows: MemoryRows) -> None:
         """Add rows; those that are there keep their ids, and their states are taken over."""
@@ -123,6 +124,7 @@ class MemoryKeeper:
         key = tuple((tensor.data_ptr(), tensor._version) for tensor in watched)
         if self._training is None or key != self._training_key:
             self._training, self._training_key = self._entry(self._restored(snapshot)), key
+            self._watched = watched  # kept: no other tensor can take the address that is in the key
         return self._training[1]
 
     def _current(self) -> Weights:
