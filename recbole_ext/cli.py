@@ -17,22 +17,31 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from recbole_ext.types import UserError, suggest  # noqa: E402
 
-USAGE = """usage: recbole-ext COMMAND [--key=value ...]
-
+HELP = {
+    "run": """\
   run      train and test a model:      recbole-ext run --model=FTRagRec --dataset=ml-100k
            with settings files:         --config_files="a.yaml b.yaml"
            with any setting:            --epochs=5 --eval_args.mode=uni100 --topk=[5,10]
-           continue a run:              recbole-ext run --resume=runs/FTRagRec-ml-100k-...
-  compare  several models, datasets and seeds, each run as by `run`; goes on where it was stopped:
+           continue a run:              recbole-ext run --resume=runs/FTRagRec-ml-100k-...""",
+    "compare": """\
+  compare  several models, datasets and seeds; goes on where it was stopped:
            recbole-ext compare --models=Pop,BPR,SASRec --datasets=ml-100k --seeds=3
-           with settings by model:      --overrides=file.yaml --output_dir=runs/compare
+           these seeds:                 --seeds=1,2,3
+           any setting, for all:        --epochs=5 --topk=[5,10]
+           settings by model, variants: --overrides=file.yaml (examples/compare_*.yaml)
+           where to:                    --output_dir=runs/compare
            with FTRagRec's controls:    --models=DuoRec,FTRagRec --controls
-           the report once more:        recbole-ext compare --report=runs/compare
+           the report once more:        recbole-ext compare --report=runs/compare""",
+    "explain": """\
   explain  the neighbours behind a user's list:
-                           recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196
-  doctor   what is installed, what was repaired, what is missing
-
-Exit codes: 0 done, 1 a failure of the program, 2 bad input, 130 interrupted."""
+           recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
+    "doctor": """\
+  doctor   what is installed, what was repaired, what is missing""",
+}
+_BODY = (
+    "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130 interrupted."
+)
+USAGE = _BODY.format("COMMAND [--key=value ...]", "\n".join(HELP.values()))
 
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _SHORT = {"-m": "--model", "-d": "--dataset"}
@@ -69,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
     if any(argument in ("-h", "--help") for argument in arguments[1:]):
-        print(USAGE)
+        print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
     try:
         if arguments[0] != "doctor":  # which says what else is missing, too
@@ -157,7 +166,7 @@ def _compare(arguments: list[str]) -> int:
         options.get("overrides"),
         overrides,
         controls,
-        lambda dataset, config: read_dataset(dataset, config, place),
+        lambda dataset, wanted: read_dataset(dataset, wanted, place),
     )
     failures = run_all(runs, place)
     print(write_report(place))

@@ -201,11 +201,7 @@ class Run:
             with _bad_settings_of(config):
                 loaders = create_loaders(config, self.dataset)
             self.train_data, self.valid_data, self.test_data = loaders
-        if max(config["topk"]) >= self.dataset.item_num:
-            raise UserError(
-                f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
-                f"({self.dataset.item_num - 1})"
-            )
+        check_topk(config, self.dataset.item_num - 1)
 
     def build(self) -> Any:
         """Build model and trainer, and arm the resume where there is one."""
@@ -290,6 +286,23 @@ class Run:
             "dataset_fingerprint": self.dataset.fingerprint,
             "vocabulary": self.vocabulary,
         }
+
+
+def check_topk(config: Config, n_items: int) -> None:
+    """Refuse lists that are longer than the catalogue.
+
+    Args:
+        config: The run's settings.
+        n_items: Items of the dataset, the padding item not among them.
+
+    Raises:
+        UserError: Naming both numbers.
+    """
+    if max(config["topk"]) > n_items:
+        raise UserError(
+            f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
+            f"({n_items})"
+        )
 
 
 def _n_parameters(model: Any) -> int | None:

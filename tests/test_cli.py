@@ -67,8 +67,15 @@ def tiny(tiny_settings: dict[str, Any]) -> list[str]:
 
 def test_help_and_version(call: Call) -> None:
     assert call() == (2, USAGE + "\n", "")
-    for arguments in (["-h"], ["--help"], ["help"], ["run", "--help"], ["explain", "-h"]):
+    for arguments in (["-h"], ["--help"], ["help"]):
         assert call(*arguments) == (0, USAGE + "\n", "")
+    for command, own, others in (
+        ("run", "--resume=", "--seeds="),
+        ("compare", "--seeds=", "doctor"),
+    ):
+        code, out, err = call(command, "--help")
+        assert (code, err) == (0, "") and out.startswith(f"usage: recbole-ext {command} ")
+        assert own in out and others not in out
     code, out, _ = call("--version")
     assert code == 0 and re.fullmatch(r"recbole_ext \d+\.\d+\.\d+\n", out)
 

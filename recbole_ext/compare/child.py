@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.compare.check import check_wanted, configs_of
 from recbole_ext.compare.split import read_split, write_split
 from recbole_ext.quick_start import run
 from recbole_ext.trainer.run_log import RunLog
@@ -21,11 +22,14 @@ _NOT_COPIED = ("result.json", "per_user.parquet", "train.log", "tensorboard", ".
 def do(job: dict[str, Any]) -> None:
     """Do a job: ``run`` a model, ``extend`` a finished run, or ``read`` a dataset.
 
-    A run that was begun before is continued.
+    With the dataset the settings of its runs are checked. A run that was begun before is continued.
     """
     folder = Path(job["folder"])
     if job["kind"] == "read":
-        write_split(folder, read_split(job["dataset"], job["settings"]))
+        configs = configs_of(job["dataset"], job["wanted"])
+        split = read_split(job["dataset"], next(iter(configs.values())).resolved)
+        check_wanted(configs, len(split.popularity))
+        write_split(folder, split)
     elif job["kind"] == "extend":
         _extend(folder, *map(Path, job["needs"]))
     elif (folder / "config.yaml").is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext import __version__
+from recbole_ext.compare.check import Wanted
 from recbole_ext.compare.controls import Variant, variants_of
 from recbole_ext.compare.overrides import Overrides, read_overrides
 from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
@@ -78,7 +79,7 @@ def plan(
     overrides_file: str | Path | None = None,
     overrides: Sequence[str] = (),
     controls: bool = False,
-    fingerprint_of: Callable[[str, Config], str] = lambda dataset, config: "",
+    fingerprint_of: Callable[[str, Sequence[Wanted]], str] = lambda dataset, wanted: "",
 ) -> list[Planned]:
     """Return the runs in their order: each behind those that it needs.
 
@@ -90,8 +91,9 @@ def plan(
         overrides_file: See :func:`~recbole_ext.compare.overrides.read_overrides`.
         overrides: ``--key=value``.
         controls: Whether FTRagRec's controls are run too.
-        fingerprint_of: Reads a dataset as these settings have it and returns its fingerprint: a
-            run counts as done with the same data only.
+        fingerprint_of: Reads a dataset as its runs (those of the first seed) have it, checks their
+            settings against it, and returns its fingerprint: a run counts as done with the same
+            data only.
 
     Raises:
         UserError: A model, dataset or key that does not exist, or runs that would not compare.
@@ -116,10 +118,24 @@ def plan(
                 refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
     runs: list[Planned] = []
     for dataset, configs in checked.items():
-        fingerprint = fingerprint_of(dataset, next(iter(configs.values()))[1])
+        fingerprint = fingerprint_of(dataset, _wanted(variants, configs, overrides, seeds[0]))
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
     _refuse_twice(runs)
     return runs
+
+
+def _wanted(
+    variants: Sequence[Variant], configs: Configs, overrides: Sequence[str], seed: int
+) -> list[Wanted]:
+    return [
+        {
+            "name": one.name,
+            "model": one.model,
+            "settings": configs[one.name, seed][0],
+            "overrides": list(overrides),
+        }
+        for one in variants
+    ]
 
 
 def _settings_of(

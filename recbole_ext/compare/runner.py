@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.compare.check import Wanted
 from recbole_ext.compare.collect import read_plan
 from recbole_ext.compare.plan import Planned
-from recbole_ext.config import Config
 from recbole_ext.run_folder import write_text
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
@@ -97,14 +97,20 @@ def split_file(output_dir: Path, dataset: str) -> Path:
 
 def read_dataset(
     dataset: str,
-    config: Config,
+    wanted: Sequence[Wanted],
     output_dir: Path,
     work: Callable[[Job, Path], str | None] | None = None,
 ) -> str:
     """Read a dataset anew, keep what the report needs of it, and return its fingerprint.
 
+    Args:
+        dataset: Dataset.
+        wanted: Its runs, whose settings are checked against the data; their split is one.
+        output_dir: Folder of the comparison.
+        work: See :func:`run_all`.
+
     Raises:
-        UserError: It cannot be read.
+        UserError: It cannot be read, or a run's settings do not fit it.
     """
     _make_folder(output_dir)
     path = split_file(output_dir, dataset)
@@ -112,11 +118,11 @@ def read_dataset(
         "kind": "read",
         "dataset": dataset,
         "folder": str(path),
-        "settings": config.resolved,
+        "wanted": wanted,
     }
     failure = (work or in_child)(job, path.with_suffix(".log"))
     if failure:
-        raise UserError(f"dataset '{dataset}' cannot be read: {failure}")
+        raise UserError(f"dataset '{dataset}': {failure}")
     return json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
 
 

@@ -78,11 +78,15 @@ def _check_column(path: Path, columns: dict[str, str], key: str, kind: str, conf
     loaded = config["load_col"].get("inter", ()) if config["load_col"] else "*"
     if loaded != "*" and field not in loaded:
         raise UserError(
-            f"load_col of inter leaves out '{field}', which this model needs; add it: "
+            f"load_col of inter leaves out '{field}', which {config['model']} on "
+            f"{config['dataset']} needs ({key}); add it: "
             f"load_col: {{inter: [{', '.join([*loaded, field])}]}}"
         )
     if field in ((config["unload_col"] or {}).get("inter") or ()):
-        raise UserError(f"unload_col of inter names '{field}', which this model needs; leave it in")
+        raise UserError(
+            f"unload_col of inter names '{field}', which {config['model']} on "
+            f"{config['dataset']} needs ({key}); leave it in"
+        )
 
 
 def _header(path: Path, config: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recbole_ext.modules import calibration
+from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.mixing import MixSettings
 from recbole_ext.modules.retrieval_mix import item_logits
 from recbole_ext.types import UserError
@@ -41,7 +42,7 @@ def calibrate_mix(model: FTRagRec, valid_data: Any) -> dict[str, float]:
     Raises:
         UserError: The scores are not numbers.
     """
-    mix, was_training = model.retrieval, model.training
+    mix = model.retrieval
     alphas, top_ks, temperatures, smoothings = model.calibrate_grid
     choices = calibration.grid(
         alphas if mix.gate is None else [mix.train_alpha],
@@ -53,17 +54,17 @@ def calibrate_mix(model: FTRagRec, valid_data: Any) -> dict[str, float]:
     if mix.mix not in DISTRIBUTIONS:
         n_rows = max(n_rows // 10, min(n_rows, FEWEST_ROWS))
     rows = rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()]  # n rows
-    model.eval()
-    queries = rows.to(model.item_weight.device)
-    h, memory = model.encode(queries), model.keeper.scoring()  # [n, D]
-    # all at once: an index searches for many queries in less time each
-    similarity, near = model.search(h, queries, memory, mix.top_k)  # [n, top_k] each
-    size = min(ROWS, max(1, CELLS // model.n_items))
-    parts = [
-        _ranks(model, rows[part], h[part], similarity[part], near[part], choices, valid_data)
-        for part in torch.arange(len(rows)).split(size)
-    ]  # of [choices, b]
-    model.train(was_training)
+    queries, memory = rows.to(model.item_weight.device), model.keeper.scoring()
+    with evaluating(model):
+        states = [model.encode(queries[part]) for part in torch.arange(len(rows)).split(ROWS)]
+        h = torch.cat(states)  # [n, D]
+        # all at once: an index searches for many queries in less time each
+        similarity, near = model.search(h, queries, memory, mix.top_k)  # [n, top_k] each
+        size = min(ROWS, max(1, CELLS // model.n_items))
+        parts = [
+            _ranks(model, rows[part], h[part], similarity[part], near[part], choices, valid_data)
+            for part in torch.arange(len(rows)).split(size)
+        ]  # of [choices, b]
     ranks = torch.cat(parts, dim=1)  # [choices, n]
     best = calibration.best_choice(choices, ranks)
     mix.use(choices[best])

@@ -128,7 +128,9 @@ def check_values(config: Any, n_rows: int) -> None:
         if key in ("alpha", "calibrate_alpha") and config["mix"] == "log_linear":
             high = MOST_EXPONENT
         values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
-        if not values or not all(_is_between(value, low, high) for value in values):
+        if not values:
+            raise UserError(f"{key}: the list is empty; give one value or more")
+        if not all(_is_between(value, low, high) for value in values):
             raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
     if not all(isinstance(value, int) for value in config["calibrate_top_k"]):
         raise UserError(f"calibrate_top_k: {config['calibrate_top_k']} must be whole numbers")

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.transformer import SASEncoder, encoder_keys
 from recbole_ext.types import UserError
 
@@ -317,9 +318,9 @@ def _assert_states(
     place = torch.arange(limit)  # [L]
     item_seq = 1 + (place + 7 * torch.arange(3)[:, None]) % (n_items - 1)  # [3, L]
     item_seq = item_seq.where(place < lengths[:, None], 0)  # [3, L]
-    was_training, device = encoder.training, encoder.state_dict()["item_embedding.weight"].device
-    states = encoder.eval()(item_seq.to(device), lengths.to(device)).cpu()  # [3, D]
-    encoder.train(was_training)
+    device = encoder.state_dict()["item_embedding.weight"].device
+    with evaluating(encoder):
+        states = encoder(item_seq.to(device), lengths.to(device)).cpu()  # [3, D]
     if not torch.allclose(states, source.eval()(item_seq, lengths), rtol=1e-4, atol=1e-5):
         raise AssertionError(f"the encoder gives other states than the one of {report.path}")
 

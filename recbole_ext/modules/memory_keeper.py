@@ -22,6 +22,7 @@ from recbole_ext.index.brute_force import BruteForceIndex
 from recbole_ext.index.build import build_index, recall
 from recbole_ext.index.interface import unit_rows
 from recbole_ext.modules.big_tensor import Room
+from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.memory import Memory, MemoryRows, full_precision
 
 RECALL_ROWS = 1000
@@ -180,17 +181,13 @@ class MemoryKeeper:
         """Encode all rows [R, D] by place, but for those whose states are known."""
         encoder, began = self.modules["encoder"], time.perf_counter()
         device, states = next(encoder.parameters()).device, None
-        was_training = encoder.training
-        encoder.eval()  # states are without dropout, whatever training does
-        try:
-            with full_precision(device):
-                for row_ids, found in self._batches(weights, device):  # [b], [b, D]
-                    if states is None:
-                        states = self.room.empty((len(self.rows), found.shape[1]), device=device)
-                    places = self.rows.place[row_ids].to(states.device)  # [b]
-                    states[places] = found.to(states.device)
-        finally:
-            encoder.train(was_training)
+        # states are without dropout, whatever training does
+        with evaluating(encoder), full_precision(device):
+            for row_ids, found in self._batches(weights, device):  # [b], [b, D]
+                if states is None:
+                    states = self.room.empty((len(self.rows), found.shape[1]), device=device)
+                places = self.rows.place[row_ids].to(states.device)  # [b]
+                states[places] = found.to(states.device)
         assert states is not None, "a memory has rows"
         self.report["encode_seconds"] = time.perf_counter() - began
         return states

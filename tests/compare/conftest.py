@@ -72,7 +72,7 @@ def finished(tiny_data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         folder,
         path,
         controls=True,
-        fingerprint_of=lambda name, config: read_dataset(name, config, folder, in_process),
+        fingerprint_of=lambda name, wanted: read_dataset(name, wanted, folder, in_process),
     )
     lines: list[str] = []
     failures = run_all(runs, folder, lines.append, in_process)

@@ -19,7 +19,7 @@ from recbole_ext.compare.report import write_report
 from recbole_ext.compare.split import load_split, read_split
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
-from tests.compare.conftest import in_process, tiny, write_overrides
+from tests.compare.conftest import SMALL, in_process, tiny, write_overrides
 
 
 def folders(place: Path) -> dict[str, Path]:
@@ -108,6 +108,30 @@ def test_variants_that_cannot_be_meant_are_refused(tiny_data_path, tmp_path, var
     path = write_overrides(tmp_path / "all.yaml", {**tiny(tiny_data_path), "variants": variants})
     with pytest.raises(UserError, match=sentence):
         plan(["BPR"], ["tiny"], [2020], tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    ("variants", "more", "sentence"),
+    [
+        ({"far": {"top_k": 9999}}, [], "dataset 'tiny': far: top_k: 9999 neighbours cannot come"),
+        ({"odd": {"mix": "vectors"}}, [], "dataset 'tiny': odd: mix: 'vectors' is none of"),
+        ({}, ["--topk=[500]", "--valid_metric=NDCG@500"], "'tiny': DuoRec: topk .500. asks for"),
+    ],
+)
+def test_what_the_data_refuse_is_found_before_anything_runs(
+    tiny_data_path, tmp_path, variants, more, sentence
+):
+    variants = {name: {"model": "FTRagRec", **one} for name, one in variants.items()}
+    settings = {**tiny(tiny_data_path), "models": {"DuoRec": SMALL, "FTRagRec": SMALL}}
+    path = write_overrides(tmp_path / "all.yaml", {**settings, "variants": variants})
+
+    def read(name, wanted):
+        return runner.read_dataset(name, wanted, tmp_path, in_process)
+
+    names = ["DuoRec", "FTRagRec"]
+    with pytest.raises(UserError, match=sentence):
+        plan(names, ["tiny"], [2020], tmp_path, path, more, fingerprint_of=read)
+    assert not (tmp_path / "data" / "tiny.json").exists()
 
 
 def test_a_variant_may_set_what_recbole_rewrites_but_no_argument_may_undo_it(
@@ -203,7 +227,7 @@ def test_a_run_is_done_with_the_same_data_only(overrides, tmp_path):
                 [1],
                 tmp_path,
                 overrides,
-                fingerprint_of=lambda name, config: fingerprint,
+                fingerprint_of=lambda name, wanted: fingerprint,
             )
         }
 

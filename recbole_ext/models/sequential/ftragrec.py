@@ -39,6 +39,7 @@ from recbole_ext.models.ftragrec_settings import (
 )
 from recbole_ext.models.warm_start import load_warm_start
 from recbole_ext.modules.big_tensor import Room
+from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.memory import Memory, MemoryRows
 from recbole_ext.modules.memory_keeper import MemoryKeeper
 from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
@@ -245,10 +246,9 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
                 f"explain: user {user} has no training history; give a history with items"
             )
         item_seq = torch.tensor([items[-self.max_seq_length :]], device=device)  # [1, L]
-        was_training, memory = self.training, self.keeper.scoring()
-        self.eval()
-        h = self.encoder(item_seq, torch.tensor([item_seq.shape[1]], device=device))  # [1, D]
-        self.train(was_training)
+        memory = self.keeper.scoring()
+        with evaluating(self):
+            h = self.encoder(item_seq, torch.tensor([item_seq.shape[1]], device=device))  # [1, D]
         asker = {self.USER_ID: torch.tensor([rows.n_users if user is None else user])}
         settings = self.retrieval.for_scores()
         similarity, near = self.search(h, asker, memory, settings.top_k)  # [1, K] each
