@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ext.index import build
+from recbole_ext.index import brute_force, build
 from recbole_ext.index.brute_force import BruteForceIndex, exclude_ranges
 from recbole_ext.index.build import build_index, recall
 from recbole_ext.index.faiss_index import FaissIndex, drop_excluded
@@ -59,8 +59,10 @@ def test_exact_search_is_the_loop_over_all_rows(kind, k):
 @pytest.mark.parametrize("kind", EXACT)
 @pytest.mark.parametrize("n", [639, 640, 647, 5120, 5127])
 @pytest.mark.parametrize("k", [1, 10, 70])
-def test_exact_search_where_rows_come_in_blocks(kind, n, k):
+def test_exact_search_where_rows_come_in_blocks(kind, n, k, monkeypatch):
     """Fewer and more rows than blocks are made of, and more queries than are taken at a time."""
+    for most in ("CPU_QUERIES", "THREADS_QUERIES"):
+        monkeypatch.setattr(brute_force, most, 32)
     keys, queries = vectors(n), vectors(70, seed=1)
     start = torch.arange(70) * 7  # [B]
     ranges = torch.stack([start, start + torch.tensor([0, 3, 60, n])[start % 4]], dim=1)

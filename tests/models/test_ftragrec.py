@@ -29,6 +29,7 @@ from recbole_ext.paths import data_folder
 from recbole_ext.registry import get_model
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import TrainState, UserError
+from tests.modules.test_calibration import by_the_rule
 
 MIXES = ["log_linear", "probability", "vector", "gate"]
 FIXED = {"calibrate": "none", "kl_small_weight": 0.0, "enhanced_rec_weight": 1.0}
@@ -751,17 +752,6 @@ def ranks_by_scores(net: Any, valid_data: Any) -> np.ndarray:
     return (1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) // 2).numpy()
 
 
-def by_the_rule(ranks: list[np.ndarray], first_is_none: bool) -> int:
-    """Return the best choice as docs/ftragrec.md says it."""
-    gains = [np.where(r <= 10, 1 / np.log2(r + 1), 0) for r in ranks]
-    largest = max(gains, key=lambda gain: gain.mean())
-    lost = [largest - gain for gain in gains]
-    close = [c for c, x in enumerate(lost) if x.mean() <= 2 * x.std() / np.sqrt(len(x)) + 1e-12]
-    if first_is_none and 0 in close:
-        return 0
-    return max(close, key=lambda c: (ranks[c] <= 20).mean())
-
-
 @pytest.mark.parametrize("mix", MIXES)
 def test_calibration_takes_the_best_of_the_grid(make, mix):
     grid = {
@@ -783,7 +773,7 @@ def test_calibration_takes_the_best_of_the_grid(make, mix):
     net.train()
     chosen = net.calibrate(loaders[1])
     assert net.training
-    best = by_the_rule(ranks, mix != "gate")
+    best = by_the_rule(np.stack(ranks), mix != "gate")
     gain = [np.where(r <= 10, 1 / np.log2(r + 1), 0).mean() for r in ranks]
     assert chosen["ndcg@10"] == pytest.approx(gain[best], abs=1e-6)
     assert chosen["recall@20"] == pytest.approx((ranks[best] <= 20).mean(), abs=1e-6)
