@@ -1,0 +1,152 @@
+"""A feature on disk: an array of vectors, whose rows have tokens, and what is known of them.
+
+A folder holds ``manifest.json`` and, named by its generation, ``values-*.npy`` (float16 or float32,
+memory-mapped), ``rows-*.parquet`` (``token``, ``present``, ``content``, ``problem``) and, where a
+row has several vectors, ``mask-*.npy``. The manifest is written last and names the others, so that
+a reader sees one generation or the other, whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_ext.features.manifest import Manifest, read_manifest
+from recbole_ext.types import UserError
+
+CHUNK_BYTES = 1 << 26
+"""So much of an array is looked at together."""
+
+
+def file_of(folder: Path, part: str, generation: str) -> Path:
+    """Return the file of a part (``values``, ``mask``, ``rows``) of a generation."""
+    return folder / f"{part}-{generation}.{'parquet' if part == 'rows' else 'npy'}"
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A feature by internal id.
+
+    Attributes:
+        values: The stored array [n, D] or [n, T, D], memory-mapped.
+        mask: Which of a row's vectors count [n, T], or ``None`` where it has one.
+        place: Row of each internal id in ``values`` [N], -1 where it has no vector.
+        n_unknown: Stored tokens that the dataset does not have.
+    """
+
+    values: np.ndarray
+    mask: np.ndarray | None
+    place: np.ndarray
+    n_unknown: int
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which internal ids have a vector [N]."""
+        return self.place >= 0
+
+    def take(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors of ids, zeros where there are none, and which of them count.
+
+        Args:
+            ids: Internal ids [B].
+
+        Returns:
+            [B, D] and [B], or [B, T, D] and [B, T]; the first in float32.
+        """
+        place = self.place[ids]  # [B]
+        values = self.values[place.clip(min=0)].astype(np.float32)  # [B, D] or [B, T, D]
+        values[place < 0] = 0
+        if self.mask is None:
+            return values, place >= 0
+        return values, self.mask[place.clip(min=0)] & (place >= 0)[:, None]
+
+    def table(self) -> np.ndarray:
+        """Return the vectors of all ids, [N, D] or [N, T, D] in float32, zeros where none are."""
+        return self.take(np.arange(len(self.place)))[0]
+
+
+class FeatureStore:
+    """A finished feature, opened for reading.
+
+    Args:
+        folder: Where it lies.
+
+    Raises:
+        UserError: It is not there, or what is there does not fit together.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: Manifest = read_manifest(self.folder)
+        self.values: np.ndarray = self._array("values")  # [n, D] or [n, T, D]
+        self.mask = self._array("mask") if self.values.ndim == 3 else None  # [n, T]
+        self.rows = self._rows()
+        if self.values.shape != self.manifest.shape or len(self.rows) != len(self.values):
+            raise UserError(
+                f"{self.folder}: the manifest says {self.manifest.shape}, the values are "
+                f"{self.values.shape} and {len(self.rows)} rows are described; build it anew"
+            )
+
+    def _array(self, part: str) -> np.ndarray:
+        path = file_of(self.folder, part, self.manifest.generation)
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is missing or damaged ({error}); build the feature anew"
+            ) from error
+
+    def _rows(self) -> pd.DataFrame:
+        path = file_of(self.folder, "rows", self.manifest.generation)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise UserError(
+                f"{path} is missing or damaged ({error}); build the feature anew"
+            ) from error
+
+    def align(self, tokens: Sequence[Any] | np.ndarray) -> Aligned:
+        """Return the feature by internal id.
+
+        Args:
+            tokens: External tokens by internal id [N]; row 0 is padding.
+        """
+        ids = {str(token): i for i, token in enumerate(tokens) if i > 0}
+        place = np.full(len(tokens), -1, dtype=np.int64)  # [N]
+        n_unknown = 0
+        pairs = zip(self.rows["token"], self.rows["present"], strict=True)
+        for row, (token, present) in enumerate(pairs):
+            i = ids.get(token)
+            if i is None:
+                n_unknown += 1
+            elif present:
+                place[i] = row
+        return Aligned(self.values, self.mask, place, n_unknown)
+
+
+def check_values(values: np.ndarray, mask: np.ndarray | None, where: object) -> None:
+    """Refuse vectors that are not numbers, a part at a time.
+
+    Args:
+        values: [n, D] or [n, T, D].
+        mask: Which count [n, T], or ``None``.
+        where: Named in the error.
+
+    Raises:
+        UserError: Naming the first row with a NaN or an infinite value.
+    """
+    size = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
+    for begin in range(0, len(values), size):
+        bad = ~np.isfinite(values[begin : begin + size]).all(-1)  # [b] or [b, T]
+        if mask is not None:
+            bad = (bad & mask[begin : begin + size]).any(1)  # [b]
+        if bad.any():
+            raise UserError(
+                f"{where}: row {begin + int(bad.argmax())} has values that are no numbers (NaN or "
+                "infinite); mend the source, or store in float32 what float16 cannot hold"
+            )
