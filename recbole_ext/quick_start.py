@@ -24,6 +24,7 @@ from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
+from recbole_ext.models.item_init import with_item_init
 from recbole_ext.run_folder import Phases
 from recbole_ext.settings_kinds import PLACE_KEYS, RESUME_KEYS, STAGE_KEYS, WARM_START_KEYS
 from recbole_ext.settings_reading import parse_overrides
@@ -113,7 +114,7 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
 def _portable(config: Config) -> dict[str, Any]:
     """Return the settings as ``config.yaml`` has them: good in any folder, and for another run."""
     settings = {**config.resolved, "output_dir": None}
-    for key in ("data_path", "pretrain_dir", "pretrained_path"):
+    for key in ("data_path", "pretrain_dir", "pretrained_path", "features_dir"):
         is_bundled = key == "data_path" and config["dataset"] == "ml-100k"
         is_default = settings.get(key) == config.internal_config_dict.get(key)
         if settings.get(key) and not (is_bundled and is_default):
@@ -210,7 +211,8 @@ class Run:
         if config["malloc_tuning"] and config["device"].type == "cpu":
             keep_freed_memory()
         with self.phases("model"), _bad_settings_of(config):
-            model = config.model_class(config, self.train_data._dataset).to(config["device"])
+            model = config.model_class(config, self.train_data._dataset)
+            model = with_item_init(model, config, self.train_data._dataset).to(config["device"])
             self.model = accelerated(model, config)
             trainer = build_trainer(
                 config, self.model, self.folder, self.callbacks, self.vocabulary
@@ -384,7 +386,9 @@ def load_run(folder: str | Path) -> Run:
     )
     loaded.load_data()
     check_identity(payload, path, loaded.config["model"], loaded.vocabulary)
-    loaded.model = loaded.config.model_class(loaded.config, loaded.train_data._dataset)
+    train = loaded.train_data._dataset
+    model = loaded.config.model_class(loaded.config, train)
+    loaded.model = with_item_init(model, loaded.config, train)
     load_weights(loaded.model, payload, path)
     loaded.model.to(loaded.config["device"]).eval()
     if loaded.config["memory_include_valid"]:  # what the test retrieved from

@@ -35,6 +35,7 @@ WARM_START_KEYS = {
 """Settings that only models with a warm start read, and their defaults."""
 
 PLACE_KEYS = {
+    "features_dir",
     "accelerate",
     "malloc_tuning",
     "eval_memory_mib",

@@ -1,0 +1,72 @@
+"""The stored features of a run, by the internal ids of its dataset."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from recbole_ext.features.manifest import NAME
+from recbole_ext.features.store import Aligned, FeatureStore
+from recbole_ext.types import UserError, suggest
+
+
+def feature_folder(config: Any, name: str) -> Path:
+    """Return where a feature lies: ``features_dir/<dataset>/<name>``, or ``name`` as a path.
+
+    Raises:
+        UserError: There is none of that name, with those that there are.
+    """
+    if (Path(name) / NAME).is_file():
+        return Path(name)
+    place = Path(config["features_dir"]) / config["dataset"]
+    folder = place / name
+    if not (folder / NAME).is_file():
+        there = sorted(path.parent.name for path in place.glob(f"*/{NAME}"))
+        hint = suggest(name, there) or (f"; there are: {', '.join(there)}" if there else "")
+        raise UserError(
+            f"there is no feature '{name}' in {place}{hint} (build it with recbole-ext features, "
+            "or set features_dir)"
+        )
+    return folder
+
+
+def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Aligned:
+    """Open a feature for a dataset, and log how much of it is covered.
+
+    Args:
+        config: The run's settings.
+        dataset: RecBole dataset.
+        name: Of the feature, or its folder.
+        of: ``item`` or ``user``.
+
+    Raises:
+        UserError: It is not there, it is of something else, or it has none of the dataset's tokens.
+    """
+    store = FeatureStore(feature_folder(config, name))
+    if store.manifest.of != of:
+        raise UserError(
+            f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant"
+        )
+    field = dataset.iid_field if of == "item" else dataset.uid_field
+    tokens = dataset.field2id_token[field]  # [N]
+    aligned = store.align(tokens)
+    n_covered, n = int(aligned.present.sum()), len(tokens) - 1
+    if n_covered == 0:
+        raise UserError(
+            f"feature '{name}' ({store.folder}) has a vector for none of {n} {of}s: it is of "
+            f"dataset '{store.manifest.dataset}', with tokens as {store.rows['token'][0]!r}, where "
+            f"this one has {str(tokens[1])!r}"
+        )
+    logging.getLogger().info(
+        "feature %s: %s of %d %ss (%.1f %%), %s, by %s; %d of its rows are not in the dataset",
+        name,
+        n_covered,
+        n,
+        of,
+        100 * n_covered / n,
+        "x".join(map(str, aligned.values.shape[1:])),
+        store.manifest.source.encoder,
+        aligned.n_unknown,
+    )
+    return aligned

@@ -1,0 +1,156 @@
+"""``item_init``: a stored feature in the item embedding of a model that has none of its own.
+
+The embedding's weight becomes a function of the feature and of what is learned (a parametrization
+of torch), so that a model which looks items up, or multiplies by ``item_embedding.weight``, needs
+no change. It is reckoned once for each use of the weight, [N, F] x [F, D] operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from recbole_ext.data.features import load_feature
+from recbole_ext.types import UserError, suggest
+
+HOWS = ("init", "add", "concat")
+NAMES = ("item_embedding", "item_embeddings", "item_emb", "embed_item", "item_embedding_layer")
+"""What RecBole's models call their table of items."""
+
+
+def with_item_init(model: nn.Module, config: Any, dataset: Any) -> nn.Module:
+    """Return the model, its item embedding made of a feature where ``item_init`` says so.
+
+    ``init``: the embedding starts from the feature's principal components. ``add``: weight =
+    E + x P. ``concat``: weight = [E, x] P, P [D + F, D]. E is learned and so is P; items without the
+    feature have E alone (with ``init``, what they would have had).
+
+    Raises:
+        UserError: The setting cannot be meant, or the model has no table of items.
+    """
+    wanted = config["item_init"]
+    if not wanted:
+        return model
+    feature, how = _checked(wanted)
+    name, table = _item_table(model, dataset.item_num)
+    vectors = torch.from_numpy(
+        load_feature(config, dataset, feature).table()
+    )  # [N, F] or [N, T, F]
+    if vectors.dim() != 2:
+        raise UserError(
+            f"item_init: '{feature}' has several vectors for an item; name one with one"
+        )
+    if how == "init":
+        start_from(table, vectors)
+        return model
+    if parametrize.is_parametrized(table):
+        raise UserError(f"item_init: {name} of {config['model']} is made of a feature already")
+    parts = {"add": AddFeature, "concat": ConcatFeature}
+    parametrize.register_parametrization(table, "weight", parts[how](vectors, table.embedding_dim))
+    return model
+
+
+def _checked(wanted: Any) -> tuple[str, str]:
+    example = "item_init: {feature: title_minilm, how: init}"
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("feature"), str):
+        raise UserError(f"item_init takes a feature and how it is used, as {example}")
+    for key in wanted.keys() - {"feature", "how"}:
+        raise UserError(
+            f"item_init has no '{key}'{suggest(key, ['feature', 'how'])}; write {example}"
+        )
+    how = wanted.get("how", "init")
+    if how not in HOWS:
+        raise UserError(
+            f"item_init: how takes {', '.join(HOWS)}, not {how!r}{suggest(str(how), HOWS)}"
+        )
+    return wanted["feature"], how
+
+
+def _item_table(model: nn.Module, n_items: int) -> tuple[str, nn.Embedding]:
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in NAMES
+    }
+    for name, module in found.items():
+        if module.num_embeddings >= n_items:  # BERT4Rec has a row more, for the mask
+            return name, module
+    raise UserError(
+        f"item_init: {type(model).__name__} has no table of {n_items} items (of the name "
+        f"{', '.join(NAMES)}); it is for models with one, as SASRec, GRU4Rec and BPR"
+    )
+
+
+@torch.no_grad()
+def start_from(table: nn.Embedding, vectors: Tensor) -> None:
+    """Let a table start from the principal components of vectors, as large as it was on average.
+
+    Args:
+        table: [N', D], N' at least N.
+        vectors: [N, F]; rows of zeros have no feature and stay as they are, as does row 0.
+    """
+    rows = vectors.abs().sum(1).nonzero().squeeze(1)  # [n]
+    rows = rows[rows > 0]
+    x = vectors[rows] - vectors[rows].mean(0)  # [n, F]
+    _, _, axes = torch.linalg.svd(x.double(), full_matrices=False)  # [min(n, F), F]
+    size = min(table.embedding_dim, len(axes))
+    found = (x.double() @ axes[:size].T).to(table.weight)  # [n, size]
+    found *= table.weight[rows].std() / found.std().clamp_min(1e-12)
+    table.weight[rows] = 0
+    table.weight[rows[:, None], torch.arange(size, device=rows.device)] = found
+
+
+class _OfFeature(nn.Module):
+    """Vectors [N, F] of unit length, and zeros where an item has none."""
+
+    vectors: Tensor
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("vectors", nn.functional.normalize(vectors, dim=1), persistent=False)
+
+    def _for(self, table: Tensor) -> Tensor:
+        """Return the vectors with as many rows as a table: a row more is that of a mask."""
+        more = len(table) - len(self.vectors)
+        return nn.functional.pad(self.vectors, (0, 0, 0, more))  # [N', F]
+
+
+class AddFeature(_OfFeature):
+    """E + x P.
+
+    Args:
+        vectors: [N, F], zeros where an item has none.
+        size: D.
+    """
+
+    def __init__(self, vectors: Tensor, size: int) -> None:
+        super().__init__(vectors)
+        self.project = nn.Linear(vectors.shape[1], size, bias=False)
+        nn.init.normal_(self.project.weight, std=0.02)
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Return the weight [N', D] for the learned table E [N', D]."""
+        return table + self.project(self._for(table))  # [N', D]
+
+
+class ConcatFeature(_OfFeature):
+    """[E, x] P, which begins as E and a little of x.
+
+    Args:
+        vectors: [N, F], zeros where an item has none.
+        size: D.
+    """
+
+    def __init__(self, vectors: Tensor, size: int) -> None:
+        super().__init__(vectors)
+        self.project = nn.Linear(size + vectors.shape[1], size, bias=False)
+        nn.init.normal_(self.project.weight, std=0.02)
+        with torch.no_grad():
+            self.project.weight[:, :size] = torch.eye(size)
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Return the weight [N', D] for the learned table E [N', D]."""
+        return self.project(torch.cat([table, self._for(table)], dim=1))  # [N', D]
