@@ -6,8 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.features.manifest import NAME
-from recbole_ext.features.profiles import MAY_LEAK
+from recbole_ext.features.manifest import MAY_LEAK, NAME
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
 

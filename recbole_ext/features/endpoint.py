@@ -82,7 +82,7 @@ class Endpoint:
         pace: Instead of the two limits.
 
     Raises:
-        UserError: There is no key, or the URL is none.
+        UserError: There is no key, the URL is none, or a number is out of range.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class Endpoint:
     ) -> None:
         self.url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI)
         self._key = _checked_key(os.environ.get("OPENAI_API_KEY", ""))
+        if timeout <= 0 or max_retries < 0 or concurrency < 1:
+            raise UserError("timeout is above 0, max_retries 0 or more, concurrency 1 or more")
         self.timeout, self.max_retries, self.concurrency = timeout, max_retries, concurrency
         self.pace = pace or Pace(requests_per_minute, tokens_per_minute)
         self._opener = build_opener(_NoRedirect)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.features.manifest import MAY_LEAK
 from recbole_ext.features.texts import read_table, read_texts, render
 from recbole_ext.features.writing import Texts
 from recbole_ext.types import UserError, suggest
@@ -38,11 +39,6 @@ Below is what is known of one item.
 Describe it in two or three sentences: what it is, what it is about and whom it may suit. Add only \
 what is common knowledge about it.
 """
-MAY_LEAK = (
-    "may leak: its texts have no cut-off, so they may tell of the interactions that a model is to "
-    "predict"
-)
-"""Note in the manifest of texts that were let in without a cut-off."""
 
 
 def profile_prompts(

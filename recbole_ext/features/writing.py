@@ -7,6 +7,7 @@ that were ever written there. Each batch is a file of its own until they are mer
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def write_texts(
     _log(table, len(new))
     texts = table["text"].astype(object).where(table["text"].notna(), None)
     known = None if cutoffs is None else {t: float(cutoffs[t]) for t in prompts if t in cutoffs}
-    return Texts(dict(zip(table["token"], texts, strict=True)), known)
+    source = writer.source
+    note = f"texts written by {source.encoder} ({source.revision}), {json.dumps(source.settings)}"
+    return Texts(dict(zip(table["token"], texts, strict=True)), known, (note,))
 
 
 def _table(

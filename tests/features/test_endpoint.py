@@ -175,6 +175,12 @@ def test_a_bad_environment_is_one_sentence(name, value, sentence, monkeypatch):
     assert "secret" not in str(caught.value) and "pass" not in str(caught.value)
 
 
+@pytest.mark.parametrize("more", [{"timeout": 0}, {"max_retries": -1}, {"concurrency": 0}])
+def test_a_number_out_of_range_is_one_sentence(more, server):
+    with pytest.raises(UserError, match="timeout is above 0, max_retries 0 or more, concurrency 1"):
+        Endpoint(**more)
+
+
 def test_without_a_url_it_is_openai_and_a_key_may_end_in_a_line(monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from recbole_ext.features import profiles
+from recbole_ext.features.manifest import MAY_LEAK
 from recbole_ext.features.profiles import (
-    MAY_LEAK,
     default_line,
     description_prompts,
     import_texts,

@@ -57,6 +57,7 @@ def test_texts_are_kept_with_what_made_them(tmp_path):
     wanted = {token: prompt and prompt.upper() for token, prompt in prompts.items()}
     assert texts.texts == wanted == read_texts(tmp_path / "texts.parquet")
     assert texts.cutoffs == cutoffs and texts.cutoff == 8
+    assert texts.notes == ("texts written by fake (1), {}",)
     rows = table(tmp_path)
     assert list(rows.columns) == COLUMNS and list(rows["token"]) == list(prompts)
     assert dict(rows["cutoff"]) == cutoffs and set(rows["model"].dropna()) == {"fake"}
