@@ -178,20 +178,20 @@ class Endpoint:
     def _refuse(self, error: HTTPError) -> NoReturn:
         """Raise what an answer with an error status means."""
         try:
-            message = _message_of(error.read().decode(errors="replace"))
+            text = error.read().decode(errors="replace")
         except (OSError, HTTPException):
-            message = ""
-        words = self._in_short(f"{error.code} {error.reason}" + (f": {message}" if message else ""))
-        status = error.code
+            text = ""
+        message, status = _message_of(text), error.code
+        words = self._in_short(f"{status} {error.reason}" + (f": {message}" if message else ""))
         if status == 413 or (status in (400, 422, 500) and _TOO_LONG.search(message)):
             raise TooLong(f"{self.url}: {words}; shorten the text") from None
-        if status == 429 or status >= 500:
+        is_spent = status == 429 and "insufficient_quota" in text  # no wait brings it back
+        if (status == 429 and not is_spent) or status >= 500:
             raise _Again(words, retry_after(error.headers.get("Retry-After"))) from None
         if status in (400, 422):
             raise BadRequest(f"{self.url}: {words}; check the text and the settings") from None
-        remedy = {401: "OPENAI_API_KEY", 403: "OPENAI_API_KEY"}.get(
-            status, "OPENAI_BASE_URL, model"
-        )
+        remedies = {401: "OPENAI_API_KEY", 403: "OPENAI_API_KEY", 429: "the account"}
+        remedy = remedies.get(status, "OPENAI_BASE_URL, model")
         raise UserError(f"{self.url}: {words}; check {remedy}") from None
 
     def _in_short(self, words: str) -> str:

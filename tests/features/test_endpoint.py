@@ -110,6 +110,11 @@ def test_nobody_there_is_one_sentence(monkeypatch, clock):
         ((400, {}, failure(MESSAGE_TOO_LONG)), TooLong, "maximum context length is 8192"),
         ((413, {}, {"error": "inputs are more"}), TooLong, "inputs are more; shorten the text"),
         ((500, {}, failure("input is too large to process")), TooLong, "too large to process"),
+        (
+            (429, {}, failure("You exceeded your current quota", "insufficient_quota")),
+            UserError,
+            "429 .*: You exceeded your current quota; check the account",
+        ),
         ((403, {}, {"message": "not you"}), UserError, "403 .*: not you; check OPENAI_API_KEY"),
         ((404, {}, failure("no model 'm'")), UserError, "404 .*: no model 'm'; check .*, model"),
         ((302, {"Location": "/v2/x"}, ""), UserError, "302 Found; check OPENAI_BASE_URL"),

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import sys
+import types
 
 import pytest
 import torch
@@ -118,7 +119,70 @@ def test_both_what_is_sent_and_what_is_written_count_for_the_pace(server, clock)
     assert clock.slept == pytest.approx([12])
 
 
-# A language model of transformers.
+# A language model of transformers: first a stand-in for the package, which need not be installed.
+
+
+class FakeTokenizer:
+    """A number for each word; 0 is the padding, 1 ends a text."""
+
+    chat_template, pad_token_id = None, 0
+
+    def __call__(self, text, **_):
+        return {"input_ids": [int(word) for word in text.split()]}
+
+    def batch_decode(self, ids, skip_special_tokens):
+        assert skip_special_tokens
+        return [" ".join(str(i) for i in row if i > 1) for row in ids.tolist()]
+
+
+class FakeModel(torch.nn.Module):
+    """Counts on from the last token to 9 and ends; after the end it pads, as transformers does."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = types.SimpleNamespace(_commit_hash="abc", max_position_embeddings=20)
+        self.generation_config = types.SimpleNamespace(eos_token_id=[1, 99])
+        self.seen = []
+
+    def generate(self, input_ids, attention_mask, max_new_tokens, pad_token_id, **more):
+        assert more["do_sample"] is False and pad_token_id == 0
+        assert ((input_ids > 0) == attention_mask.bool()).all()
+        self.seen.append(input_ids.tolist())
+        steps = torch.arange(1, max_new_tokens + 1, device=input_ids.device)
+        new = input_ids[:, -1:] + steps  # [B, new]
+        new = torch.where(new == 10, 1, torch.where(new > 10, 0, new))
+        return torch.cat([input_ids, new], 1)
+
+
+@pytest.fixture
+def fake_model(monkeypatch):
+    model = FakeModel()
+    names = {"AutoTokenizer": FakeTokenizer(), "AutoModelForCausalLM": model}
+    module = types.ModuleType("transformers")
+    for name, found in names.items():
+        loader = types.SimpleNamespace(from_pretrained=lambda _, found=found, **more: found)
+        setattr(module, name, loader)
+    monkeypatch.setitem(sys.modules, "transformers", module)
+    return model
+
+
+def test_prompts_are_padded_on_the_left_and_cut_texts_are_told_from_ended_ones(fake_model):
+    writer = LocalWriter("a/name", max_new_tokens=4, batch_size=2, device="cpu")
+    found = writer.write(["5 7", "3", "2 " * 17, "9", "4"])
+    assert fake_model.seen == [[[5, 7], [0, 3]], [[9], [4]]]
+    assert found[0] == Written("8 9")
+    assert found[1] == Written("4 5 6 7", "cut off after 4 tokens")
+    assert found[2].text is None and "has 17 tokens, and the model takes 20" in found[2].problem
+    assert found[3] == Written(None, "the model wrote nothing")
+    assert found[4] == Written("5 6 7 8", "cut off after 4 tokens")
+    assert writer.source.revision == "abc" and writer.source.settings["max_new_tokens"] == 4
+
+
+@pytest.mark.gpu
+def test_it_runs_on_a_gpu(fake_model):
+    found = LocalWriter("a/name", max_new_tokens=4).write(["5 7", "3"])
+    assert [one.text for one in found] == ["8 9", "4 5 6 7"]
+
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
