@@ -35,6 +35,10 @@ HELP = {
     "explain": """\
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
+    "features": """\
+  features text, images and vectors for models: text, import, export, inspect
+           recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
+           what else there is to say:   recbole-ext features text --help""",
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
@@ -72,12 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": _run,
         "compare": _compare,
         "explain": _explain,
+        "features": _features,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    if any(argument in ("-h", "--help") for argument in arguments[1:]):
+    # the commands of features have a help of their own
+    asks = arguments[1:2] if arguments[0] == "features" else arguments[1:]
+    if any(argument in ("-h", "--help") for argument in asks):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
     try:
@@ -187,6 +194,12 @@ def _explain(arguments: list[str]) -> int:
         raise UserError(f"--k takes a number of neighbours, not '{k}'")
     print(explain_user(Path(options["run"]), options["user"], int(k)))
     return 0
+
+
+def _features(arguments: list[str]) -> int:
+    from recbole_ext.feature_commands import run
+
+    return run(arguments)
 
 
 def _doctor(arguments: list[str]) -> int:
