@@ -70,7 +70,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Settings]]:
     return base, switches
 
 
-def joined(base: Settings, switches: Sequence[tuple[str, Settings]], path: object) -> Settings:
+def joined(
+    base: Settings, switches: Sequence[tuple[str, Settings]], path: object
+) -> dict[str, Any]:
     """Return the settings of some switches, with the callbacks of the base before theirs.
 
     Raises:
