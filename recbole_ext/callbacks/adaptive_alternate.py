@@ -127,9 +127,9 @@ class AdaptiveAlternate(Callback):
         Raises:
             UserError: A name that is no loss of the model.
         """
-        known = self._names.in_batch(state)
         if not self._acts(state):
             return
+        known = self._names.in_batch(state)
         own = [name for name in self._parts[self._index].losses if name in known]
         if own:
             value = torch.stack([state.losses[name].detach() for name in own]).sum()
@@ -140,7 +140,8 @@ class AdaptiveAlternate(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Look again whether every name is a loss, where batches are of two tasks."""
-        self._names.end_epoch(state)
+        if self._acts(state):
+            self._names.end_epoch(state)
 
     def on_fit_end(self, state: TrainState) -> None:
         """Leave the model as it was found."""

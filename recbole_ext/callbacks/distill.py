@@ -56,6 +56,7 @@ class Distill(Callback):
         temperature: float = 4.0,
         margin: float = 0.05,
         momentum: float = 0.99,
+        phase: str | None = None,
     ) -> None:
         """Take the pairs.
 
@@ -64,6 +65,7 @@ class Distill(Callback):
             temperature: T of the soft targets.
             margin: By how much a teacher must be better than chance, in nats.
             momentum: Of the moving averages.
+            phase: Name of the phase of ``Alternate`` in which it acts; always by default.
         """
         if not pairs:
             raise UserError("Distill.pairs is empty; give [{teacher: ..., student: ...}]")
@@ -79,6 +81,7 @@ class Distill(Callback):
                 "between 0 and 1"
             )
         self._temperature, self._margin, self._momentum = temperature, margin, momentum
+        self._phase = phase
         self._averages: dict[str, Tensor] = {}
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -91,6 +94,8 @@ class Distill(Callback):
         Raises:
             UserError: The model has no scores of a name.
         """
+        if self._phase is not None and state.phase != self._phase:
+            return
         sets = getattr(state.model, "score_sets", None)
         if not sets:
             raise UserError(

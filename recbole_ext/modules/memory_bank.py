@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 class MemoryBank(nn.Module):
@@ -88,16 +89,35 @@ def bank_info_nce(
     return -F.log_softmax(logits, dim=1)[:, 0].mean()
 
 
-@torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, decay: float = 0.999) -> None:
-    """Move the weights of one module a little towards those of another of the same kind.
+class SlowCopy(nn.Module):
+    """A module as it was a while ago: its weights follow, step by step, and never train.
 
     Args:
-        slow: Becomes decay * slow + (1 - decay) * fast; its buffers become those of ``fast``.
-        fast: The module that trains.
-        decay: Between 0 and 1.
+        module: The module that trains. Its weights are copied; what else it holds is shared.
+        decay: What stays of a weight in each step, between 0 and 1.
     """
-    for mine, theirs in zip(slow.parameters(), fast.parameters(), strict=True):
-        mine.lerp_(theirs, 1 - decay)
-    for kept, other in zip(slow.buffers(), fast.buffers(), strict=True):
-        kept.copy_(other)
+
+    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        super().__init__()
+        self.decay = decay
+        self._module = [module]  # in a list: it is no part of this one
+        for name, parameter in module.named_parameters():
+            self.register_buffer(_flat(name), parameter.detach().clone())
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the weights a little towards the module's: decay * slow + (1 - decay) * new."""
+        for name, parameter in self._module[0].named_parameters():
+            self.get_buffer(_flat(name)).lerp_(parameter, 1 - self.decay)
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return what the module gives with the slow weights."""
+        module = self._module[0]
+        slow = {name: self.get_buffer(_flat(name)) for name, _ in module.named_parameters()}
+        return functional_call(module, slow, inputs)
+
+
+def _flat(name: str) -> str:
+    """Return a parameter's name as a buffer may be called, which has no dots."""
+    return name.replace(".", "__")

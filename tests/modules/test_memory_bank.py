@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recbole_ext.modules.memory_bank import MemoryBank, bank_info_nce, follow
+from recbole_ext.modules.memory_bank import MemoryBank, SlowCopy, bank_info_nce
 
 
 def vectors(n, seed=0):
@@ -59,16 +59,23 @@ def test_the_loss_is_the_one_of_the_paper():
     assert keys.grad is None and queries.grad.abs().sum() > 0
 
 
-def test_the_slow_encoder_follows():
-    fast = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    slow = copy.deepcopy(fast)
-    fast(vectors(8))
+def test_the_slow_copy_follows():
+    fast = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    slow = SlowCopy(fast, decay=0.9)
+    x, start = vectors(8), copy.deepcopy(fast)
+    assert torch.equal(slow(x), fast(x)) and not slow(x).requires_grad
     with torch.no_grad():
         for parameter in fast.parameters():
             parameter.add_(1.0)
-    start = [p.clone() for p in slow.parameters()]
+    assert torch.equal(slow(x), start(x)), "it has weights of its own"
     for step in range(1, 4):
-        follow(slow, fast, decay=0.9)
-        for p, s in zip(slow.parameters(), start, strict=True):
-            assert torch.allclose(p, s + (1 - 0.9**step), atol=1e-6)
-    assert torch.equal(slow[1].running_mean, fast[1].running_mean)
+        slow.follow()
+        wanted = copy.deepcopy(start)
+        with torch.no_grad():
+            for parameter in wanted.parameters():
+                parameter.add_(1 - 0.9**step)
+        assert torch.allclose(slow(x), wanted(x), atol=1e-6)
+    assert not list(slow.parameters()) and len(slow.state_dict()) == 4
+    again = SlowCopy(fast)
+    again.load_state_dict(slow.state_dict())
+    assert torch.equal(again(x), slow(x))
