@@ -131,7 +131,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
         if _trains(self.sasrec) and self.sasrec_loss == "softmax":
             found["sasrec"] = item_cross_entropy(h, self.item_weight, target)
         elif _trains(self.sasrec):
-            found["sasrec"] = bpr(ours[:, :1], ours[:, 1:])
+            found["sasrec"] = bpr(ours[:, 0], ours[:, 1:])
         if _trains(self.retriever):
             named = self.retriever.losses(interaction)
             found.update({OF_RETRIEVER.get(name, name): loss for name, loss in named.items()})
