@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from recbole_ext.features.build import text_hash
 from recbole_ext.features.cost import tokens_of
 from recbole_ext.features.endpoint import BadRequest, Endpoint, ServerFailed
 from recbole_ext.features.manifest import Source
+from recbole_ext.features.text_encoders import weights_hash
 from recbole_ext.types import UserError
 
 
@@ -131,9 +131,10 @@ class LocalWriter:
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
         if temperature:
             settings["seed"] = seed
+        if self.tokenizer.chat_template is not None:
+            settings["chat_template"] = text_hash(self.tokenizer.chat_template)
         settings |= self.template_settings
-        revision = getattr(self.model.config, "_commit_hash", None) or folder_hash(Path(model))
-        self.source = Source(model, revision, settings)
+        self.source = Source(model, weights_hash(self.model), settings)
 
     def write(self, prompts: Sequence[str]) -> list[Written]:
         """Return what came of each prompt."""
@@ -226,14 +227,3 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
             "that has"
         )
     return tokenizer, found
-
-
-def folder_hash(folder: Path) -> str:
-    """Return the hash of all files of a folder, by name and content."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from recbole_ext.features.endpoint import Endpoint
-from recbole_ext.features.llm import EndpointWriter, LocalWriter, Written, folder_hash
+from recbole_ext.features.llm import EndpointWriter, LocalWriter, Written
 from recbole_ext.features.pace import Pace
 from recbole_ext.features.writing import write_texts
 from recbole_ext.types import UserError
@@ -140,7 +139,7 @@ class FakeModel(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = types.SimpleNamespace(_commit_hash="abc", max_position_embeddings=20)
+        self.config = types.SimpleNamespace(max_position_embeddings=20)
         self.generation_config = types.SimpleNamespace(eos_token_id=[1, 99])
         self.seen = []
 
@@ -175,7 +174,7 @@ def test_prompts_are_padded_on_the_left_and_cut_texts_are_told_from_ended_ones(f
     assert found[2].text is None and "has 17 tokens, and the model takes 20" in found[2].problem
     assert found[3] == Written(None, "the model wrote nothing")
     assert found[4] == Written("5 6 7 8", "cut off after 4 tokens")
-    assert writer.source.revision == "abc" and writer.source.settings["max_new_tokens"] == 4
+    assert writer.source.settings == {"max_new_tokens": 4, "temperature": 0.0}
 
 
 @pytest.mark.gpu
@@ -291,24 +290,22 @@ def test_drawing_is_repeatable_and_another_source(lm):
     assert len(digests) == 3
 
 
-def test_the_source_is_the_content_of_the_folder_not_its_place(lm, tmp_path):
+def test_the_source_is_the_weights_and_the_template_not_their_place(lm, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     source = LocalWriter(lm, device="cpu").source
-    shutil.copytree(lm, tmp_path / "copy")
-    copy = LocalWriter(str(tmp_path / "copy"), device="cpu").source
+    shutil.copytree(lm, tmp_path, dirs_exist_ok=True)
+    copy = LocalWriter(str(tmp_path), device="cpu").source
     assert copy.digest() == source.digest() and copy.encoder != source.encoder
-    path = tmp_path / "copy" / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "extra": 1}))
-    assert LocalWriter(str(tmp_path / "copy"), device="cpu").source.digest() != source.digest()
-
-
-def test_the_hash_of_a_folder_is_of_names_and_contents(tmp_path):
-    (tmp_path / "a").write_text("x")
-    hashes = {folder_hash(tmp_path)}
-    (tmp_path / "a").write_text("y")
-    hashes.add(folder_hash(tmp_path))
-    (tmp_path / "a").rename(tmp_path / "b")
-    hashes.add(folder_hash(tmp_path))
-    assert len(hashes) == 3 and folder_hash(tmp_path) in hashes
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(tmp_path)
+    digests = {source.digest(), LocalWriter(str(tmp_path), device="cpu").source.digest()}
+    model = AutoModelForCausalLM.from_pretrained(lm)
+    model.lm_head.weight.data[3, 3] += 1
+    model.save_pretrained(tmp_path)
+    digests.add(LocalWriter(str(tmp_path), device="cpu").source.digest())
+    assert len(digests) == 3
 
 
 def test_a_model_that_is_not_there_is_one_sentence(tmp_path):
