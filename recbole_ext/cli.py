@@ -40,7 +40,7 @@ HELP = {
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
     "features": """\
-  features text, images and vectors for models: text, import, export, inspect
+  features text, images and vectors for models: text, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
            what else there is to say:   recbole-ext features text --help""",
     "doctor": """\
@@ -233,7 +233,7 @@ def _explain(arguments: list[str]) -> int:
 
 
 def _features(arguments: list[str]) -> int:
-    from recbole_ext.feature_commands import run
+    from recbole_ext.feature_commands.command import run
 
     return run(arguments)
 

@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_ext import feature_commands
 from recbole_ext.cli import main
+from recbole_ext.feature_commands import texts as text_command
+from recbole_ext.feature_commands import written as written_command
+from recbole_ext.feature_commands.command import COMMANDS
 from recbole_ext.features.build import Encoded
+from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 
@@ -34,7 +37,7 @@ class Letters:
 @pytest.fixture
 def place(tmp_path, tiny_data_path, monkeypatch):
     """A folder to work in, with the tiny dataset and titles of its items."""
-    monkeypatch.setattr(feature_commands, "SentenceEncoder", Letters)
+    monkeypatch.setattr(text_command, "SentenceEncoder", Letters)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "tiny"
     folder.mkdir(parents=True)
@@ -79,7 +82,9 @@ def test_from_titles_to_numbers(place, capsys):
 def test_tokens_and_users(place, capsys):
     (place / "likes.json").write_text('{"u1": "a b", "u2": "c"}')
     arguments = ("text", *DATA, "--name=likes", "--texts=likes.json", "--of=user", "--tokens=2")
-    code, out, _ = call(capsys, *arguments)
+    code, _, err = call(capsys, *arguments)
+    assert code == 2 and "does not tell up to which time interactions went into its texts" in err
+    code, out, _ = call(capsys, *arguments, "--i_know_it_may_leak")
     assert code == 0 and "likes: 2 of 2 users, 2 x 8 float16" in out
     code, out, _ = call(capsys, "inspect", *DATA, "--name=likes")
     assert code == 0 and "6.7% of 30 users of tiny" in out
@@ -110,7 +115,10 @@ def test_there_and_back(to, place, capsys):
         ((*TEXT, "--texts=x.json"), 'needs --template="{title}", of fields'),
         (("text", *DATA, "--name=x", "--template={titel}"), "has no field 'titel'; did you mean"),
         (("text", *DATA, "--name=x", "--texts=none.json"), "there is no file none.json"),
-        (("text", *DATA, "--name=x", "--template={t}", "--of=user"), "there is no file data/tiny/"),
+        (
+            ("text", *DATA, "--name=x", "--template={t}", "--of=user"),
+            "tiny.user; name the fields of",
+        ),
         ((*TEXT, "--dtype=int8"), "dtype takes float16 or float32, not 'int8'"),
         ((*TEXT, "--tokens=x"), "--tokens takes int, not 'x'"),
         (("inspect", *DATA, "--name=none"), "there is no feature 'none' in features/tiny"),
@@ -124,8 +132,60 @@ def test_what_cannot_be_meant(arguments, sentence, place, capsys):
     assert err.startswith("recbole-ext: ") and sentence in err
 
 
+class Parrot:
+    """Stands for a language model: it repeats the last line of its prompt."""
+
+    source = Source("parrot", "1")
+
+    def __init__(self, model, *, max_new_tokens):
+        assert model == "parrot" and max_new_tokens == 9
+
+    def write(self, prompts):
+        return [Written(prompt.strip().splitlines()[-1], None) for prompt in prompts]
+
+
+def test_written_texts_become_a_feature(place, capsys, monkeypatch):
+    monkeypatch.setattr(written_command, "LocalWriter", Parrot)
+    (place / "p.txt").write_text("{history}")
+    more = ("--writer=parrot", "--max_new_tokens=9")
+    arguments = ("profile", *DATA, "--name=taste", "--template=p.txt", "--share=0.5", *more)
+    code, out, _ = call(capsys, *arguments)
+    assert code == 0 and out.startswith("features/tiny/taste/texts.parquet: 30 of 30 texts\n")
+    encode = out.splitlines()[-1].partition("recbole-ext features ")[2].split()
+    code, out, _ = call(capsys, *encode)
+    assert code == 0 and "taste_minilm: 30 of 30 users" in out
+    store = FeatureStore("features/tiny/taste_minilm")
+    assert store.manifest.cutoff == store.rows["cutoff"].max()
+    # the last line is the item at the cut-off: half of the training history
+    rows = pd.read_csv(place / "data" / "tiny" / "tiny.inter", sep="\t", dtype={0: str, 1: str})
+    table = pd.read_parquet("features/tiny/taste/texts.parquet").set_index("token")
+    for user, events in rows.groupby("user_id:token"):
+        kept = events.sort_values("timestamp:float").iloc[:-2]  # leave one out, twice
+        last = kept.iloc[-(-len(kept) // 2) - 1]
+        if last["item_id:token"] != zz_of(place):
+            assert f" {last['item_id:token']} " in table.loc[user, "text"] + " ", user
+
+    code, out, _ = call(capsys, "describe", *DATA, "--name=about", *more, "--items=3")
+    assert code == 0 and "about/texts.parquet: 3 of 3 texts" in out
+
+
+def zz_of(place):
+    """Return the item that has no title."""
+    lines = (place / "data" / "tiny" / "tiny.item").read_text().splitlines()
+    return next(line.split("\t")[0] for line in lines[1:] if line.endswith("\t"))
+
+
+def test_nobody_is_asked_where_nobody_is(place, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:9/v1")
+    more = ("--encoder=endpoint:small", "--price_per_million=2")
+    code, out, err = call(capsys, *TEXT, *more)
+    assert code == 2 and err.startswith("recbole-ext: nobody is there to confirm this; give --yes")
+    assert out.startswith("40 new texts, ") and "in the currency of price_per_million" in out
+
+
 def test_help_is_of_the_command(capsys):
-    for name in feature_commands.COMMANDS:
+    for name in COMMANDS:
         code, out, _ = call(capsys, name, "--help")
         assert code == 0 and out.startswith(f"usage: recbole-ext features {name} ")
         assert "--dataset        Dataset. (needed)" in out

@@ -1,0 +1,35 @@
+"""``recbole-ext features ...``: each command is a function, whose arguments are the options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from recbole_ext.arguments import call, help_of
+from recbole_ext.feature_commands.look import inspect_feature
+from recbole_ext.feature_commands.texts import encode_texts
+from recbole_ext.feature_commands.vectors import export_vectors, import_vectors
+from recbole_ext.feature_commands.written import write_descriptions, write_profiles
+from recbole_ext.types import UserError, suggest
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "text": encode_texts,
+    "profile": write_profiles,
+    "describe": write_descriptions,
+    "import": import_vectors,
+    "export": export_vectors,
+    "inspect": inspect_feature,
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Do ``recbole-ext features <what> --key=value ...``."""
+    what, *rest = arguments or [""]
+    if what not in COMMANDS:
+        hint = suggest(what, COMMANDS) if what else ""
+        raise UserError(f"features: one of {', '.join(COMMANDS)} is meant, not '{what}'{hint}")
+    command = f"recbole-ext features {what}"
+    if any(argument in ("-h", "--help") for argument in rest):
+        print(help_of(COMMANDS[what], command))
+        return 0
+    call(COMMANDS[what], rest, command)
+    return 0

@@ -1,0 +1,75 @@
+"""What the commands share: the dataset they are about, and what they say at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from recbole_ext.config import Config
+from recbole_ext.data.features import feature_folder
+from recbole_ext.features.cost import Estimate
+from recbole_ext.features.store import FeatureStore
+from recbole_ext.features.texts import read_atomic
+from recbole_ext.types import UserError, suggest
+
+OF = ("item", "user")
+"""What a feature has a row for."""
+
+
+def one_of(key: str, value: str, words: tuple[str, ...]) -> None:
+    """Refuse a value that is none of some words."""
+    if value not in words:
+        raise UserError(f"--{key} takes {' or '.join(words)}, not '{value}'{suggest(value, words)}")
+
+
+def config_of(dataset: str, data_path: str | None) -> Config:
+    """Return the settings of a dataset: a row for each event, split as for sequential models."""
+    given = {"data_path": data_path} if data_path else {}
+    theirs = Config("DuoRec", dataset, None, given).resolved
+    kept = {key: theirs[key] for key in ("eval_args", "load_col")}
+    return Config("BPR", dataset, None, {**given, **kept})
+
+
+def side_rows(
+    dataset: str, of: str, data_path: str | None
+) -> tuple[Path, dict[str, dict[str, str]]]:
+    """Return the ``.item`` or ``.user`` file of a dataset, and token -> field -> text."""
+    config = config_of(dataset, data_path)
+    path = (Path(config["data_path"]) / f"{dataset}.{of}").resolve()
+    return path, read_atomic(path, config["encoding"] or "utf-8", config["field_separator"])
+
+
+def open_feature(dataset: str, name: str, features_dir: str) -> FeatureStore:
+    """Return a stored feature."""
+    return FeatureStore(feature_folder({"features_dir": features_dir, "dataset": dataset}, name))
+
+
+def say(store: FeatureStore) -> None:
+    """Print what a feature has, and why rows are without."""
+    manifest, problems = store.manifest, store.rows["problem"].dropna()
+    shape = " x ".join(map(str, manifest.shape[1:]))
+    print(
+        f"{store.folder}: {manifest.n_present} of {manifest.shape[0]} {manifest.of}s, {shape} "
+        f"{manifest.dtype}, by {manifest.source.encoder}"
+    )
+    for problem, n in problems.value_counts().head(5).items():
+        print(f"  {n} without: {problem}")
+
+
+def ask(yes: bool) -> Callable[[Estimate], bool]:
+    """Return what shows an estimate and asks whether to go on.
+
+    Args:
+        yes: Whether the answer is known.
+    """
+
+    def decide(estimate: Estimate) -> bool:
+        print(estimate)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UserError("nobody is there to confirm this; give --yes")
+        return input("send them? [y/N] ").strip().lower() in ("y", "yes")
+
+    return decide
