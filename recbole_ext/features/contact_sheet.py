@@ -1,0 +1,147 @@
+"""A contact sheet: pictures of some items, each with its nearest neighbours by stored vectors."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from recbole_ext.atomic import replacing
+from recbole_ext.features.build import NoContent
+from recbole_ext.features.images import Pictures, open_image
+from recbole_ext.features.store import CHUNK_BYTES, FeatureStore
+from recbole_ext.types import UserError
+
+CAPTION_LINES, FONT_SIZE, GAP = 3, 11, 8
+LINE = FONT_SIZE + 3
+
+
+def contact_sheet(
+    path: str | Path,
+    store: FeatureStore,
+    pictures: Mapping[str, Pictures | None],
+    *,
+    titles: Mapping[str, str] | None = None,
+    n_items: int = 8,
+    n_neighbours: int = 5,
+    side: int = 128,
+    seed: int = 0,
+) -> list[list[str]]:
+    """Draw some items, each in a row with its nearest neighbours, as a PNG.
+
+    Args:
+        path: Of the PNG.
+        store: The feature.
+        pictures: Token -> its files, as :func:`~recbole_ext.features.images.read_images` gives
+            them; the first that can be read is shown.
+        titles: Token -> what is written under it, beside the token.
+        n_items: Rows, drawn at random from the items that have a vector.
+        n_neighbours: Neighbours in each row.
+        side: Longest side of a thumbnail, in pixels.
+        seed: Of the draw.
+
+    Returns:
+        The tokens of each row, the item first.
+
+    Raises:
+        UserError: Fewer than two items have a vector, or the numbers are none to draw.
+    """
+    if min(n_items, n_neighbours, side) < 1:
+        raise UserError(
+            f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
+            "is none; all three are numbers from 1"
+        )
+    unit = unit_vectors(store)  # [n, D]
+    present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n_present]
+    if len(present) < 2:
+        raise UserError(f"{store.folder}: neighbours need two rows with vectors")
+    draw = np.random.default_rng(seed).permutation(present)[:n_items]  # [n_items]
+    found, cosines = nearest(unit, draw, present, n_neighbours)  # [n_items, K] twice
+    tokens = store.rows["token"].to_numpy(object)
+    rows = [[tokens[i], *tokens[near]] for i, near in zip(draw, found, strict=True)]
+    width, height = side + GAP, side + CAPTION_LINES * LINE + GAP
+    sheet = Image.new("RGB", (len(rows[0]) * width + GAP, len(rows) * height + GAP), "white")
+    for row, (names, values) in enumerate(zip(rows, cosines, strict=True)):
+        for column, token in enumerate(names):
+            about = f"{values[column - 1]:.3f} " if column else ""
+            about += f"{token} {(titles or {}).get(token, '')}"
+            place = (GAP + column * width, GAP + row * height)
+            _draw(sheet, place, side, pictures.get(token), about)
+    with replacing(Path(path)) as temporary:
+        sheet.save(temporary, format="PNG")
+    return rows
+
+
+def unit_vectors(store: FeatureStore) -> np.ndarray:
+    """Return a unit vector of each row [n, D], zeros where there is none.
+
+    Of several vectors it is the direction of their mean. Read a part at a time.
+    """
+    n, size = len(store.values), store.values.shape[-1]
+    unit = np.zeros((n, size), np.float32)  # [n, D]
+    step = max(1, CHUNK_BYTES // max(1, store.values[:1].nbytes))
+    for begin in range(0, n, step):
+        part = store.values[begin : begin + step].astype(np.float32)  # [b, D] or [b, T, D]
+        if store.mask is not None:
+            part = (part * store.mask[begin : begin + step, :, None]).sum(1)  # [b, D]
+        lengths = np.linalg.norm(part, axis=-1, keepdims=True)  # [b, 1]
+        unit[begin : begin + step] = part / np.maximum(lengths, 1e-12)
+    unit[~store.rows["present"].to_numpy(bool)] = 0
+    return unit
+
+
+def nearest(
+    unit: np.ndarray, rows: np.ndarray, among: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the largest cosine, without the row itself; equal ones in order.
+
+    Args:
+        unit: Unit vectors [n, D].
+        rows: Whose neighbours [B].
+        among: Rows that may be neighbours [C], in ascending order.
+        k: How many; fewer where there are fewer.
+
+    Returns:
+        Rows [B, K] and their cosines [B, K].
+    """
+    cosines = unit[rows] @ unit[among].T  # [B, C]
+    cosines[rows[:, None] == among[None]] = -np.inf
+    k = min(k, len(among) - 1)
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]  # [B, K]
+    return among[order], np.take_along_axis(cosines, order, 1)
+
+
+def _draw(
+    sheet: Image.Image, place: tuple[int, int], side: int, paths: Pictures | None, about: str
+) -> None:
+    x, y = place
+    pen = ImageDraw.Draw(sheet)
+    thumbnail = _thumbnail(paths, side)
+    if thumbnail is None:
+        pen.rectangle((x, y, x + side - 1, y + side - 1), outline="grey")
+        pen.line((x, y, x + side - 1, y + side - 1), fill="grey")
+    else:
+        left, top = (side - thumbnail.width) // 2, side - thumbnail.height
+        sheet.paste(thumbnail, (x + left, y + top))
+    font = ImageFont.load_default(FONT_SIZE)
+    lines = textwrap.wrap(about, max(1, side // (FONT_SIZE // 2)))
+    if len(lines) > CAPTION_LINES:
+        lines = [*lines[: CAPTION_LINES - 1], lines[CAPTION_LINES - 1] + " ..."]
+    for i, line in enumerate(lines):
+        while line and pen.textlength(line, font) > side:
+            line = line[:-1]
+        pen.text((x, y + side + 2 + i * LINE), line, fill="black", font=font)
+
+
+def _thumbnail(paths: Pictures | None, side: int) -> Image.Image | None:
+    for path in paths or ():
+        try:
+            image = open_image(path)
+        except NoContent:
+            continue
+        image.thumbnail((side, side))
+        return image
+    return None
