@@ -78,7 +78,7 @@ def contact_sheet(
 def unit_vectors(store: FeatureStore) -> np.ndarray:
     """Return a unit vector of each row [n, D], zeros where there is none.
 
-    Of several vectors it is the direction of their mean. Read a part at a time.
+    Of several vectors it is the direction of their mean. A part is read at a time.
     """
     n, size = len(store.values), store.values.shape[-1]
     unit = np.zeros((n, size), np.float32)  # [n, D]
@@ -89,7 +89,6 @@ def unit_vectors(store: FeatureStore) -> np.ndarray:
             part = (part * store.mask[begin : begin + step, :, None]).sum(1)  # [b, D]
         lengths = np.linalg.norm(part, axis=-1, keepdims=True)  # [b, 1]
         unit[begin : begin + step] = part / np.maximum(lengths, 1e-12)
-    unit[~store.rows["present"].to_numpy(bool)] = 0
     return unit
 
 
