@@ -115,6 +115,19 @@ def test_no_more_than_a_chunk_is_in_memory(chunk, batches, files, monkeypatch):
     assert found.problems.keys() == {2}
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_vectors_of_the_cpu(files, monkeypatch):
+    contents = [(files["a"], files["b"]), (files["c"],), (files["bad"],)]
+    found = []
+    for device in ("cpu", "cuda"):
+        put_in(monkeypatch)
+        encoder = OpenClipEncoder("any", "random", pictures=2, device=device)
+        assert encoder.device.type == device
+        found.append(encoder.encode(contents))
+    np.testing.assert_allclose(found[1].values, found[0].values, rtol=1e-4)
+    assert (found[1].mask == found[0].mask).all()
+
+
 def test_no_contents_make_no_vectors(monkeypatch):
     put_in(monkeypatch)
     assert make().encode([]).values.shape == (0, 3)
