@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +125,29 @@ def _draw(
         left, top = (side - thumbnail.width) // 2, side - thumbnail.height
         sheet.paste(thumbnail, (x + left, y + top))
     font = ImageFont.load_default(FONT_SIZE)
-    lines = textwrap.wrap(about, max(1, side // (FONT_SIZE // 2)))
-    if len(lines) > CAPTION_LINES:
-        lines = [*lines[: CAPTION_LINES - 1], lines[CAPTION_LINES - 1] + " ..."]
-    for i, line in enumerate(lines):
-        while line and pen.textlength(line, font) > side:
-            line = line[:-1]
+    for i, line in enumerate(_lines(about, lambda text: pen.textlength(text, font) <= side)):
         pen.text((x, y + side + 2 + i * LINE), line, fill="black", font=font)
+
+
+def _lines(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Break a text at its words into lines that fit; what is too long ends in dots."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if fits(longer):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [line for line in lines if line]
+    if len(lines) > CAPTION_LINES:
+        lines = [*lines[: CAPTION_LINES - 1], f"{lines[CAPTION_LINES - 1]}..."]
+    return [line if fits(line) else _cut(line, fits) for line in lines]
+
+
+def _cut(line: str, fits: Callable[[str], bool]) -> str:
+    while line and not fits(f"{line}..."):
+        line = line[:-1]
+    return f"{line}..."
 
 
 def _thumbnail(paths: Pictures | None, side: int) -> Image.Image | None:

@@ -67,7 +67,7 @@ def load_tower(arch: str, pretrained: str | None) -> Tower:
     name = f"open_clip/{arch}" + (f"/{Path(pretrained).name}" if pretrained else "")
     notes: tuple[str, ...] = (f"open_clip {open_clip.__version__}",)
     if is_random:
-        notes += (f"random weights (seed {SEED}): the vectors know nothing of what is shown",)
+        notes += (f"random weights (seed {SEED}): nothing was learned",)
         logging.getLogger().warning("%s has %s", name, notes[-1])
     try:
         with torch.random.fork_rng(devices=[]):

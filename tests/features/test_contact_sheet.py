@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 from recbole_ext.features.build import Encoded, Subject, build
-from recbole_ext.features.contact_sheet import contact_sheet, nearest, unit_vectors
+from recbole_ext.features.contact_sheet import (
+    _lines,
+    contact_sheet,
+    nearest,
+    unit_vectors,
+)
 from recbole_ext.features.images import read_images
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
@@ -90,6 +95,21 @@ def test_each_item_is_beside_its_nearest(tmp_path):
             with Image.open(place / f"{token if token != 'g2' else 'r1'}.png") as image:
                 wanted = np.array(image.getpixel((0, 0)))
             assert (np.abs(sheet[y, x] - wanted).max() <= 1) == (token != "g2"), (i, token)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", []),
+        ("ab cd", ["ab cd"]),
+        ("ab cd efgh", ["ab cd", "efgh"]),
+        ("ab cd efgh ijk lmn", ["ab cd", "efgh", "ijk..."]),
+        ("abcdefghi", ["abc..."]),
+        ("a bcdefghi", ["a", "bcd..."]),
+    ],
+)
+def test_a_caption_is_broken_at_words(text, lines):
+    assert _lines(text, lambda line: len(line) <= 6) == lines
 
 
 def test_the_draw_is_that_of_the_seed(tmp_path):
