@@ -83,8 +83,8 @@ def load_tower(arch: str, pretrained: str | None) -> Tower:
     except Exception as error:  # of the hub, of torch.load, of the weights' shapes: anything
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         raise UserError(
-            f"cannot load architecture '{arch}' with pretrained={pretrained} ({reason}); give a "
-            "file of its weights, or --pretrained=random for a trial"
+            f"cannot load architecture '{arch}' with pretrained={pretrained} ({reason}); "
+            + ("take another one" if is_random else "give a file of weights that are its own")
         ) from error
     return Tower(
         model.visual,

@@ -142,6 +142,29 @@ def test_a_bad_file_has_no_content_and_says_why(data, reason, tmp_path):
     assert str(path) in str(said.value)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("suffix", ["jpeg", "png", "webp", "gif", "bmp"])
+def test_damage_of_any_kind_is_a_picture_or_no_content(suffix, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise.save(tmp_path / f"x.{suffix}", exif=exif)
+    whole = (tmp_path / f"x.{suffix}").read_bytes()
+    n_refused = 0
+    for _ in range(150):
+        data = bytearray(whole[: rng.integers(1, len(whole) + 1) if rng.random() < 0.3 else None])
+        for place in rng.integers(0, min(len(data), rng.choice([50, 10**6])), 3):
+            data[place] = rng.integers(256)
+        (tmp_path / "x").write_bytes(data)
+        try:
+            assert open_image(tmp_path / "x").mode == "RGB"
+        except NoContent as error:
+            assert "\n" not in str(error)
+            n_refused += 1
+    assert n_refused > 20
+
+
 def test_a_file_that_is_not_there_has_no_content(tmp_path):
     with pytest.raises(NoContent, match=r"x\.jpg: no such file"):
         open_image(tmp_path / "x.jpg")
