@@ -43,6 +43,7 @@ EXTRAS = {
     "trees": ("xgboost lightgbm", "RecBole's XGBoost and LightGBM"),
     "image": ("open_clip_torch torchvision pillow", "features of pictures"),
     "tune": ("hyperopt", "RecBole's HyperTuning"),
+    "llm": ("transformers", "texts written by a language model on this machine"),
 }
 """Extra -> its distributions, and what it brings."""
 
