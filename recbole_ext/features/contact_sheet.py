@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from recbole_ext.atomic import replacing
 from recbole_ext.features.build import NoContent
 from recbole_ext.features.images import Pictures, open_image
+from recbole_ext.features.inspect import nearest
 from recbole_ext.features.store import CHUNK_BYTES, FeatureStore
 from recbole_ext.types import UserError
 
@@ -53,13 +54,12 @@ def contact_sheet(
             f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
             "is none; all three are numbers from 1"
         )
-    unit = unit_vectors(store)  # [n, D]
-    present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n_present]
+    present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n]
     if len(present) < 2:
         raise UserError(f"{store.folder}: neighbours need two rows with vectors")
-    draw = np.random.default_rng(seed).permutation(present)[:n_items]  # [n_items]
-    found, cosines = nearest(unit, draw, present, n_neighbours)  # [n_items, K] twice
-    tokens = store.rows["token"].to_numpy(object)
+    draw = np.random.default_rng(seed).permutation(len(present))[:n_items]  # [n_items]
+    found, cosines = nearest(pooled(store, present), draw, n_neighbours)  # [n_items, K] twice
+    tokens = store.rows["token"].to_numpy(object)[present]
     rows = [[tokens[i], *tokens[near]] for i, near in zip(draw, found, strict=True)]
     width, height = side + GAP, side + CAPTION_LINES * LINE + GAP
     sheet = Image.new("RGB", (len(rows[0]) * width + GAP, len(rows) * height + GAP), "white")
@@ -74,42 +74,23 @@ def contact_sheet(
     return rows
 
 
-def unit_vectors(store: FeatureStore) -> np.ndarray:
-    """Return a unit vector of each row [n, D], zeros where there is none.
-
-    Of several vectors it is the direction of their mean. A part is read at a time.
-    """
-    n, size = len(store.values), store.values.shape[-1]
-    unit = np.zeros((n, size), np.float32)  # [n, D]
-    step = max(1, CHUNK_BYTES // max(1, store.values[:1].nbytes))
-    for begin in range(0, n, step):
-        part = store.values[begin : begin + step].astype(np.float32)  # [b, D] or [b, T, D]
-        if store.mask is not None:
-            part = (part * store.mask[begin : begin + step, :, None]).sum(1)  # [b, D]
-        lengths = np.linalg.norm(part, axis=-1, keepdims=True)  # [b, 1]
-        unit[begin : begin + step] = part / np.maximum(lengths, 1e-12)
-    return unit
-
-
-def nearest(
-    unit: np.ndarray, rows: np.ndarray, among: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the largest cosine, without the row itself; equal ones in order.
+def pooled(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
+    """Return a vector for each of some rows, [n, D] in float32: the mean of those that count.
 
     Args:
-        unit: Unit vectors [n, D].
-        rows: Whose neighbours [B].
-        among: Rows that may be neighbours [C], in ascending order.
-        k: How many; fewer where there are fewer.
-
-    Returns:
-        Rows [B, K] and their cosines [B, K].
+        store: The feature; a part of it is read at a time.
+        rows: Rows that have a vector [n].
     """
-    cosines = unit[rows] @ unit[among].T  # [B, C]
-    cosines[rows[:, None] == among[None]] = -np.inf
-    k = min(k, len(among) - 1)
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]  # [B, K]
-    return among[order], np.take_along_axis(cosines, order, 1)
+    found = np.zeros((len(rows), store.values.shape[-1]), np.float32)  # [n, D]
+    step = max(1, CHUNK_BYTES // store.values[:1].nbytes)
+    for begin in range(0, len(rows), step):
+        some = rows[begin : begin + step]  # [b]
+        part = store.values[some].astype(np.float32)  # [b, D] or [b, T, D]
+        if store.mask is not None:
+            counts = store.mask[some][..., None]  # [b, T, 1]
+            part = np.where(counts, part, 0).sum(1) / counts.sum(1).clip(min=1)  # [b, D]
+        found[begin : begin + step] = part
+    return found
 
 
 def _draw(

@@ -10,8 +10,7 @@ from recbole_ext.features.build import Encoded, Subject, build
 from recbole_ext.features.contact_sheet import (
     _lines,
     contact_sheet,
-    nearest,
-    unit_vectors,
+    pooled,
 )
 from recbole_ext.features.images import read_images
 from recbole_ext.features.manifest import Source
@@ -38,33 +37,20 @@ def store_of(folder, texts) -> FeatureStore:
     return build(folder, texts, Given(), subject, package="0", show_progress=False)
 
 
-def test_neighbours_are_those_of_a_naive_search():
-    rng = np.random.default_rng(0)
-    values = rng.integers(-2, 3, (20, 3)).astype(np.float32)  # with ties, and with zeros
-    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    among = np.array([0, 2, 3, 5, 7, 8, 11, 19])
-    found, cosines = nearest(values, np.array([2, 19]), among, 4)
-    for row, near, cosine in zip((2, 19), found, cosines, strict=True):
-        others = [(round(-float(values[row] @ values[j]), 5), j) for j in among if j != row]
-        wanted = sorted(others)[:4]
-        assert near.tolist() == [j for _, j in wanted]
-        np.testing.assert_allclose(cosine, [-score for score, _ in wanted], atol=1e-4)
-    assert nearest(values, among, among, 50)[0].shape == (8, 7)
-
-
-def test_unit_vectors_are_directions_of_the_mean_of_what_counts(tmp_path, monkeypatch):
+def test_rows_with_several_vectors_have_the_mean_of_what_counts(tmp_path, monkeypatch):
     class Two(Given):
         def encode(self, contents):
-            values = np.array([[[3, 4], [90, 90]], [[1, 0], [0, 3]]], np.float32)
+            values = np.array([[[3, 4], [np.nan, 90]], [[1, 0], [0, 3]]], np.float32)
             return Encoded(values, np.array([[True, False], [True, True]]))
 
     subject = Subject("poster", "image", "item", "tiny")
     texts = {"a": "1", "b": None, "c": "2"}
     store = build(tmp_path / "f", texts, Two(), subject, package="0", show_progress=False)
-    monkeypatch.setattr("recbole_ext.features.contact_sheet.CHUNK_BYTES", 1)  # a row at a time
-    found = unit_vectors(store)
-    wanted = [[0.6, 0.8], [0, 0], [1 / np.sqrt(10), 3 / np.sqrt(10)]]
-    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    for size in (1, 1 << 26):  # a row at a time, all together
+        monkeypatch.setattr("recbole_ext.features.contact_sheet.CHUNK_BYTES", size)
+        assert pooled(store, np.array([2, 0])).tolist() == [[0.5, 1.5], [3, 4]]
+    one = store_of(tmp_path / "g", {"a": "1 2", "b": "3 4"})
+    assert pooled(one, np.array([1])).tolist() == [[3, 4]]
 
 
 def test_each_item_is_beside_its_nearest(tmp_path):
