@@ -40,7 +40,7 @@ HELP = {
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
     "features": """\
-  features text, images and vectors for models: text, profile, describe, import, export, inspect
+  features vectors of texts and images: text, image, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
            what else there is to say:   recbole-ext features text --help""",
     "doctor": """\

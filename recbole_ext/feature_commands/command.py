@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recbole_ext.arguments import call, help_of
+from recbole_ext.feature_commands.images import encode_images
 from recbole_ext.feature_commands.look import inspect_feature
 from recbole_ext.feature_commands.texts import encode_texts
 from recbole_ext.feature_commands.vectors import export_vectors, import_vectors
@@ -13,6 +14,7 @@ from recbole_ext.types import UserError, suggest
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "text": encode_texts,
+    "image": encode_images,
     "profile": write_profiles,
     "describe": write_descriptions,
     "import": import_vectors,

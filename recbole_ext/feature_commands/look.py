@@ -7,9 +7,10 @@ import numpy as np
 from recbole_ext.data.build import create_dataset
 from recbole_ext.data.check import check_files
 from recbole_ext.feature_commands.common import config_of, open_feature, say, side_rows
-from recbole_ext.features.inspect import nearest, shape_of
+from recbole_ext.features.inspect import nearest, pooled, shape_of
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.features.texts import render
+from recbole_ext.types import UserError
 
 
 def inspect_feature(
@@ -18,6 +19,8 @@ def inspect_feature(
     titles: str = "",
     n: int = 5,
     k: int = 5,
+    images: str = "",
+    sheet: str = "",
     data_path: str | None = None,
     features_dir: str = "features",
 ) -> None:
@@ -29,14 +32,18 @@ def inspect_feature(
         titles: Field of the .item (or .user) file that is printed with a token.
         n: Items whose neighbours are printed.
         k: Neighbours of each.
+        images: Folder or CSV of the pictures, for a sheet of them.
+        sheet: PNG of n items and their neighbours.
         data_path: Folder of the datasets.
         features_dir: Where from: features_dir/dataset/name.
     """
+    if bool(images) != bool(sheet):
+        raise UserError("features inspect: --images=<the pictures> and --sheet=<a PNG> go together")
     store = open_feature(dataset, name, features_dir)
     say(store)
     _print_coverage(store, dataset, data_path)
     rows = store.rows["present"].to_numpy().nonzero()[0]
-    vectors = _pooled(store, rows)  # [n, D]
+    vectors = pooled(store, rows)  # [n, D]
     shape = shape_of(vectors)
     print(
         f"length {shape.norm[0]:.3f} (+- {shape.norm[1]:.3f}), mean cosine {shape.cosine:.3f}, "
@@ -51,21 +58,18 @@ def inspect_feature(
         print(f"\n{tokens[row]} {named.get(tokens[row], '')}".rstrip())
         for place, value in zip(places, values, strict=True):
             print(f"  {value:.3f}  {tokens[place]} {named.get(tokens[place], '')}".rstrip())
+    if sheet:
+        from recbole_ext.features.contact_sheet import contact_sheet
+        from recbole_ext.features.images import read_images
+
+        pictures = read_images(images)
+        contact_sheet(sheet, store, pictures, titles=named, n_items=n, n_neighbours=k)
+        print(f"\npictures: {sheet}")
 
 
 def _titles(dataset: str, of: str, field: str, data_path: str | None) -> dict[str, str]:
     path, rows = side_rows(dataset, of, data_path)
     return {token: found or "" for token, found in render(rows, f"{{{field}}}", path).items()}
-
-
-def _pooled(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
-    """Return a vector for each of some rows, [n, D]: the mean of those that count."""
-    if store.mask is None:
-        return store.values[rows].astype(np.float32)
-    found = np.zeros((len(rows), store.values.shape[2]), dtype=np.float32)  # [n, D]
-    for i, row in enumerate(rows):
-        found[i] = store.values[row][store.mask[row]].astype(np.float32).mean(0)
-    return found
 
 
 def _print_coverage(store: FeatureStore, name: str, data_path: str | None) -> None:

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from recbole_ext.atomic import replacing
 from recbole_ext.features.build import NoContent
 from recbole_ext.features.images import Pictures, open_image
-from recbole_ext.features.inspect import nearest
-from recbole_ext.features.store import CHUNK_BYTES, FeatureStore
+from recbole_ext.features.inspect import nearest, pooled
+from recbole_ext.features.store import FeatureStore
 from recbole_ext.types import UserError
 
 CAPTION_LINES, FONT_SIZE, GAP = 3, 11, 8
@@ -72,25 +72,6 @@ def contact_sheet(
     with replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG")
     return rows
-
-
-def pooled(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
-    """Return a vector for each of some rows, [n, D] in float32: the mean of those that count.
-
-    Args:
-        store: The feature; a part of it is read at a time.
-        rows: Rows that have a vector [n].
-    """
-    found = np.zeros((len(rows), store.values.shape[-1]), np.float32)  # [n, D]
-    step = max(1, CHUNK_BYTES // store.values[:1].nbytes)
-    for begin in range(0, len(rows), step):
-        some = rows[begin : begin + step]  # [b]
-        part = store.values[some].astype(np.float32)  # [b, D] or [b, T, D]
-        if store.mask is not None:
-            counts = store.mask[some][..., None]  # [b, T, 1]
-            part = np.where(counts, part, 0).sum(1) / counts.sum(1).clip(min=1)  # [b, D]
-        found[begin : begin + step] = part
-    return found
 
 
 def _draw(

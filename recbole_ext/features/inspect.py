@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_ext.features.store import CHUNK_BYTES, FeatureStore
+
 SAMPLE = 2000
 """Rows that means of pairs and the rank are taken of."""
 
@@ -65,3 +67,22 @@ def nearest(vectors: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, 
     k = min(k, len(x) - 1)
     best = np.argsort(-cosine, axis=1, kind="stable")[:, :k]  # [b, k]
     return best, np.take_along_axis(cosine, best, 1)
+
+
+def pooled(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
+    """Return a vector for each of some rows, [n, D] in float32: the mean of those that count.
+
+    Args:
+        store: The feature; a part of it is read at a time.
+        rows: Rows that have a vector [n].
+    """
+    found = np.zeros((len(rows), store.values.shape[-1]), np.float32)  # [n, D]
+    step = max(1, CHUNK_BYTES // store.values[:1].nbytes)
+    for begin in range(0, len(rows), step):
+        some = rows[begin : begin + step]  # [b]
+        part = store.values[some].astype(np.float32)  # [b, D] or [b, T, D]
+        if store.mask is not None:
+            counts = store.mask[some][..., None]  # [b, T, 1]
+            part = np.where(counts, part, 0).sum(1) / counts.sum(1).clip(min=1)  # [b, D]
+        found[begin : begin + step] = part
+    return found
