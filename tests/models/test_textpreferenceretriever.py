@@ -72,7 +72,7 @@ def test_users_and_items_have_unit_length(tiny_data_path, tmp_path):
 def test_scores_are_cosines_times_a_learned_scale(tiny_data_path, tmp_path):
     net, (_, _, test) = build(tiny_data_path, tmp_path, retrieval_loss="bce", scale=7.0)
     with torch.no_grad():
-        net.bias.fill_(-2.0)
+        net.score.bias.fill_(-2.0)
         batch = next(iter(test))[0]
         scores = net.eval().full_sort_predict(batch).numpy()
     users, items, _ = vectors_of(net, batch)
@@ -158,7 +158,7 @@ def test_joint_training_scores_candidates_with_gradients(tiny_data_path, tmp_pat
     some, every = net.scores(batch, candidates), net.scores(batch)
     torch.testing.assert_close(some, every.gather(1, candidates))
     some.sum().backward()
-    assert net.content.projections["text"].weight.grad.any() and net.log_scale.grad.any()
+    assert net.content.projections["text"].weight.grad.any() and net.score.log_scale.grad.any()
 
 
 def test_rows_see_only_texts_from_before_their_target(tiny_data_path, tmp_path):
@@ -258,6 +258,19 @@ def test_random_tastes_are_predicted_at_chance(tmp_path, cutoff, hits):
         assert abs(rate - 0.1) < 4 * error
     else:
         assert rate > 0.5
+
+
+def test_the_result_says_what_is_covered(tiny_data_path, tmp_path):
+    net, _ = build(tiny_data_path, tmp_path)
+    assert net.result_extra()["coverage"] == {"text": pytest.approx(38 / 40)}
+
+
+def test_the_scale_is_bounded_and_not_negative(tiny_data_path, tmp_path):
+    net, _ = build(tiny_data_path, tmp_path, scale=3.0)
+    for log_scale, expected in ((np.log(3), 3.0), (50.0, 100.0), (-50.0, 0.0)):
+        with torch.no_grad():
+            net.score.log_scale.fill_(log_scale)
+        assert net.score(torch.ones(())).item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_histories_and_items_without_any_text(tiny_data_path, tmp_path):

@@ -183,6 +183,12 @@ def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sente
         build(tiny_data_path, tmp_path, **settings)
 
 
+def test_a_bert_has_so_many_layers(tiny_data_path, tmp_path):
+    folder = write(tmp_path / "bert", weights())
+    with pytest.raises(UserError, match="retriever_layers: 3, and the BERT in .* has 2; take as"):
+        build(tiny_data_path, tmp_path, retriever_init=str(folder), retriever_layers=3)
+
+
 def test_the_memory_takes_one_vector_of_each(tiny_data_path, tmp_path):
     tokens = item_feature(tmp_path, "tokens", tokens=3)
     with pytest.raises(UserError, match="text_feature .* has 3 vectors for an item"):

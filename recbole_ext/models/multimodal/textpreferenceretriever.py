@@ -23,6 +23,7 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.features import load_feature
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.multimodal.retriever_settings import check_values, text_feature
 from recbole_ext.models.multimodal.stored_texts import open_user_texts, usable_in
 from recbole_ext.modules.content import ItemContent
 from recbole_ext.modules.feature_source import FeatureSource
@@ -35,27 +36,11 @@ from recbole_ext.modules.losses import (
     match_info_nce,
     matching_bce,
 )
-from recbole_ext.modules.pooling import POOLINGS
+from recbole_ext.modules.match_score import MatchScore
 from recbole_ext.modules.profile import PooledProfile, StoredProfile
 from recbole_ext.modules.sampling import other_items
 from recbole_ext.modules.transformer import trim
-from recbole_ext.types import Losses, UserError, suggest
-
-CHOICES = {
-    "retrieval_loss": ("softmax", "bpr", "bce"),
-    "softmax": ("full", "in_batch"),
-    "profile": ("pooled", "stored"),
-    "token_pooling": POOLINGS,
-    "profile_pooling": POOLINGS,
-}
-"""Settings that take one of a few words."""
-POSITIVE = (
-    "scale",
-    "n_negatives",
-    "contrastive_temperature",
-    "diversity_epsilon",
-    "content_memory",
-)
+from recbole_ext.types import Losses
 
 
 class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
@@ -92,8 +77,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
             source, cutoffs = open_user_texts(config, dataset, config["user_feature"])
             self.user_text = StoredProfile(source, size, self.content.map_of("text"))
             self.register_buffer("cutoffs", cutoffs, persistent=False)  # [U]
-        self.log_scale = nn.Parameter(torch.tensor(math.log(config["scale"])))
-        self.bias = nn.Parameter(torch.zeros(())) if self.retrieval_loss == "bce" else None
+        self.score = MatchScore(config["scale"], with_bias=self.retrieval_loss == "bce")
         counts = torch.bincount(dataset.inter_feat[self.POS_ITEM_ID], minlength=self.n_items)  # [N]
         self.register_buffer("log_q", (counts / counts.sum()).log(), persistent=False)  # [N]
         self._remembered: tuple[Any, Tensor] | None = None
@@ -105,31 +89,13 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         Raises:
             UserError: None is named.
         """
-        if not config["text_feature"]:
-            raise UserError(
-                "text_feature: name the stored texts of the items, as --text_feature=title_minilm "
-                "(recbole-ext features builds them)"
-            )
-        return {"text": config["text_feature"]}
+        return {"text": text_feature(config)}
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
         """Refuse settings that cannot be meant."""
         cls.features_of(config)
-        for key, words in CHOICES.items():
-            if config[key] not in words:
-                hint = suggest(str(config[key]), words)
-                raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{hint}")
-        for key in POSITIVE:
-            if config[key] <= 0:
-                raise UserError(f"{key}: {config[key]} must be greater than 0")
-        if config["diversity_top_k"] < 2:
-            raise UserError("diversity_top_k: a list of one is never diverse; take 2 or more")
-        if (config["profile"] == "stored") != bool(config["user_feature"]):
-            raise UserError(
-                "profile: stored and user_feature go together; name the stored texts of the users, "
-                "or set profile: pooled and leave user_feature out"
-            )
+        check_values(config)
 
     def encode(self, interaction: Any) -> Tensor:
         """Return the vectors of the users, of unit length, [B, D]."""
@@ -153,15 +119,17 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         user = self._user(vectors[seq], item_seq, interaction)  # [B, D]
         found: Losses = {}
         if self.retrieval_loss != "softmax":
-            positive = self._logits((user * vectors[pos]).sum(-1))  # [B]
-            negative = self._logits((vectors[neg] @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
+            positive = self.score((user * vectors[pos]).sum(-1))  # [B]
+            negative = self.score((vectors[neg] @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
             loss = bpr if self.retrieval_loss == "bpr" else matching_bce
             found["rec"] = loss(positive, negative)
         elif is_full:
-            found["rec"] = item_cross_entropy(user * self.scale, vectors, target)
+            found["rec"] = item_cross_entropy(user * self.score.scale, vectors, target)
         else:
             log_expected = self.log_q[target] + math.log(len(target))  # [B]
-            found["rec"] = sampled_cross_entropy(user * self.scale, vectors, pos, pos, log_expected)
+            found["rec"] = sampled_cross_entropy(
+                user * self.score.scale, vectors, pos, pos, log_expected
+            )
         if self.contrastive_weight:
             found["contrastive"] = self.contrastive_weight * match_info_nce(
                 user, vectors[pos], temperature=self.contrastive_temperature, ids=target
@@ -194,21 +162,16 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         item_seq = trim(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])  # [B, L]
         if candidates is None:
             vectors, (seq,) = self._vectors(item_seq, every=True)
-            return self._logits(self._user(vectors[seq], item_seq, interaction) @ vectors.T)
+            return self.score(self._user(vectors[seq], item_seq, interaction) @ vectors.T)
         vectors, (seq, places) = self._vectors(item_seq, candidates)
         user = self._user(vectors[seq], item_seq, interaction)  # [B, D]
-        return self._logits((vectors[places] @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
+        return self.score((vectors[places] @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
 
     def usable_profiles(self, interaction: Any) -> Tensor:
         """Say which rows [B] may see the text of their user; others have the prefix alone."""
         return usable_in(
             interaction, self.cutoffs, self.USER_ID, self.time_field, is_training=self.training
         )
-
-    @property
-    def scale(self) -> Tensor:
-        """What cosines are multiplied by, at most 100."""
-        return self.log_scale.clamp(max=math.log(100.0)).exp()
 
     def item_vectors(self) -> Tensor:
         """Return the vectors of all items [N, D]; while nothing trains, those of the last call."""
@@ -219,6 +182,12 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         if self._remembered is None or self._remembered[0] != key:
             self._remembered = key, self.content.all()
         return self._remembered[1]
+
+    def result_extra(self) -> dict[str, Any]:
+        """Return what ``result.json`` says: the share of items that have each modality."""
+        present = self.content.present(torch.arange(1, self.n_items, device=self.log_q.device))
+        shares = present.float().mean(0).tolist()  # [M], of [N - 1, M]
+        return {"coverage": dict(zip(self.content.sources, shares, strict=True))}
 
     def train(self, mode: bool = True) -> TextPreferenceRetriever:
         """Set the mode; the vectors of the last evaluation are forgotten."""
@@ -249,10 +218,6 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
             usable = self.usable_profiles(interaction)  # [B]
             user = self.user_text(user, interaction[self.USER_ID], usable)  # [B, D]
         return F.normalize(user, dim=-1, eps=1e-6)
-
-    def _logits(self, cosine: Tensor) -> Tensor:
-        logits = cosine * self.scale
-        return logits if self.bias is None else logits + self.bias
 
     def _diversity(self, user: Tensor, items: Tensor) -> Tensor:
         """Of the lists [B, K] that the users would have among some items [n, D]."""

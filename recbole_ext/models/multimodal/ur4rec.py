@@ -24,10 +24,10 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.features import load_feature
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.multimodal.retriever_settings import text_feature
 from recbole_ext.models.multimodal.stored_texts import open_user_texts, usable_in
-from recbole_ext.modules.bert_init import bert_folder, bert_sizes, load_bert
+from recbole_ext.models.multimodal.ur4rec_parts import build_backbone, build_retriever
 from recbole_ext.modules.feature_source import FeatureSource
-from recbole_ext.modules.gru import GRUEncoder
 from recbole_ext.modules.losses import (
     diversity,
     item_cross_entropy,
@@ -35,9 +35,8 @@ from recbole_ext.modules.losses import (
     matching_bce,
 )
 from recbole_ext.modules.pooling import TokenPooling
-from recbole_ext.modules.proxy_retriever import ProxyRetriever, RetrieverBlock
 from recbole_ext.modules.sampling import other_items
-from recbole_ext.modules.transformer import SASEncoder, trim
+from recbole_ext.modules.transformer import trim
 from recbole_ext.types import Losses, UserError, suggest
 
 BACKBONES = ("SASRec", "GRU4Rec")
@@ -75,8 +74,8 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
                     "encoder"
                 )
             self.register_buffer("cutoffs", cutoffs, persistent=False)  # [U]
-        self.encoder = self._build_backbone(config)
-        self.retriever = self._build_retriever(config)
+        self.encoder = build_backbone(config, self.n_items, self.max_seq_length)
+        self.retriever = build_retriever(config, self.texts.size)
         size, width = config["hidden_size"], self.retriever.proxies.shape[1]
         self.aggregate = TokenPooling(width, config["proxy_pooling"])
         self.concatenated = nn.Linear(size + width, size, bias=False)
@@ -91,11 +90,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
         if backbone not in BACKBONES:
             hint = suggest(str(backbone), BACKBONES)
             raise UserError(f"backbone: '{backbone}' is neither SASRec nor GRU4Rec{hint}")
-        if not config["text_feature"]:
-            raise UserError(
-                "text_feature: name the stored texts of the items, as --text_feature=title_minilm "
-                "(recbole-ext features builds them)"
-            )
+        text_feature(config)
         for key in ("temperature", "memory_items", "n_negatives"):
             if config[key] <= 0:
                 raise UserError(f"{key}: {config[key]} must be greater than 0")
@@ -189,61 +184,3 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
                 "takes one of each; name a feature with one"
             )
         return source
-
-    def _build_backbone(self, config: Any) -> SASEncoder | GRUEncoder:
-        if config["backbone"] == "GRU4Rec":
-            return GRUEncoder(
-                n_items=self.n_items,
-                hidden_size=config["hidden_size"],
-                inner_size=config["gru_size"],
-                n_layers=config["n_layers"],
-                dropout_prob=config["hidden_dropout_prob"],
-            )
-        return SASEncoder(
-            n_items=self.n_items,
-            hidden_size=config["hidden_size"],
-            n_layers=config["n_layers"],
-            n_heads=config["n_heads"],
-            inner_size=config["inner_size"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
-            attn_dropout_prob=config["attn_dropout_prob"],
-            hidden_act=config["hidden_act"],
-            layer_norm_eps=config["layer_norm_eps"],
-            max_length=self.max_seq_length,
-            initializer_range=config["initializer_range"],
-        )
-
-    def _build_retriever(self, config: Any) -> ProxyRetriever:
-        """Build it of the settings' sizes, or of a BERT's, whose weights it begins with then."""
-        folder = bert_folder(config["retriever_init"]) if config["retriever_init"] else None
-        sizes = {
-            "hidden_size": config["retriever_size"],
-            "n_layers": config["retriever_layers"],
-            "n_heads": config["retriever_heads"],
-            "inner_size": config["retriever_inner_size"],
-            "hidden_act": config["hidden_act"],
-            "layer_norm_eps": config["layer_norm_eps"],
-        }
-        if folder is not None:
-            sizes = {**bert_sizes(folder), "n_layers": config["retriever_layers"]}
-        n_layers = sizes.pop("n_layers")
-        blocks = [
-            RetrieverBlock(
-                memory_size=self.texts.size,
-                hidden_dropout_prob=config["retriever_dropout_prob"],
-                attn_dropout_prob=config["retriever_dropout_prob"],
-                **sizes,
-            )
-            for _ in range(n_layers)
-        ]
-        retriever = ProxyRetriever(
-            blocks,
-            n_proxies=config["n_proxies"],
-            hidden_size=sizes["hidden_size"],
-            item_size=config["hidden_size"],
-            hidden_dropout_prob=config["retriever_dropout_prob"],
-            layer_norm_eps=sizes["layer_norm_eps"],
-        )
-        if folder is not None:
-            load_bert(retriever.layer, retriever.LayerNorm, folder)
-        return retriever
