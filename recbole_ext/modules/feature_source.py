@@ -25,7 +25,7 @@ class FeatureSource(nn.Module):
     Attributes:
         size: F.
         n_tokens: Most vectors of an id, T.
-        present: Which ids have a vector [N].
+        present: Which ids have a vector that says something [N].
     """
 
     present: Tensor
@@ -36,11 +36,14 @@ class FeatureSource(nn.Module):
         self.size = aligned.values.shape[-1]
         self.n_tokens = 1 if aligned.mask is None else aligned.values.shape[1]
         self._aligned = _Uncopied(aligned)
-        self.register_buffer("present", torch.from_numpy(aligned.present), persistent=False)
+        place, present = aligned.place.clip(min=0), aligned.present  # [N] each
         if aligned.mask is None:
-            rows = aligned.values[aligned.place.clip(min=0)]  # [N, F], a copy
-            rows[~aligned.present] = 0
+            rows = aligned.values[place] * present[:, None]  # [N, F], in the type it is stored in
             self.register_buffer("values", torch.from_numpy(rows), persistent=False)
+            present = rows.any(1)  # [N]
+        else:
+            present = present & aligned.mask[place].any(1)  # [N]
+        self.register_buffer("present", torch.from_numpy(present), persistent=False)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Look ids up.
@@ -52,7 +55,7 @@ class FeatureSource(nn.Module):
             Vectors [n, T, F] in float32, and which of them count [n, T]. A vector of zeros says
             nothing, and does not count.
         """
-        if self.n_tokens == 1 and hasattr(self, "values"):
+        if hasattr(self, "values"):
             values = self.values[ids].float().unsqueeze(1)  # [n, 1, F]
             mask = self.present[ids].unsqueeze(1)  # [n, 1]
         else:

@@ -12,6 +12,11 @@ from recbole_ext.modules.item_softmax import chunked_cross_entropy
 from recbole_ext.types import UserError
 
 
+def exact(x: Tensor) -> Tensor:
+    """Return what autocast made in 16 bits in 32: products are of low precision, no loss is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def item_cross_entropy(
     states: Tensor, item_weight: Tensor, targets: Tensor, memory_mib: float = 64.0
 ) -> Tensor:
@@ -61,10 +66,7 @@ def info_nce(
     if sim == "cos":
         z = F.normalize(z, dim=1)
     n = len(view_a)
-    logits = z @ z.T  # [2B, 2B]
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()  # under autocast the product is of low precision; no softmax is
-    logits = logits / temperature  # [2B, 2B]
+    logits = exact(z @ z.T) / temperature  # [2B, 2B]
     hidden = torch.eye(
         2 * n, dtype=torch.bool, device=z.device
     )  # [2B, 2B], a row is not its own candidate
@@ -86,7 +88,7 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     Returns:
         Mean over the pairs, a scalar.
     """
-    return F.softplus(negative - positive[:, None]).mean()
+    return F.softplus(exact(negative) - exact(positive)[:, None]).mean()
 
 
 def matching_bce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ def matching_bce(positive: Tensor, negative: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    return (F.softplus(-positive).mean() + F.softplus(negative).mean()) / 2
+    return (F.softplus(-exact(positive)).mean() + F.softplus(exact(negative)).mean()) / 2
 
 
 def match_info_nce(queries: Tensor, keys: Tensor, *, temperature: float, ids: Tensor) -> Tensor:
@@ -122,12 +124,11 @@ def match_info_nce(queries: Tensor, keys: Tensor, *, temperature: float, ids: Te
     similarity = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T  # [B, B] or [B, K, B]
     if similarity.dim() == 3:
         similarity = similarity.amax(1)  # [B, B]
-    if similarity.dtype in (torch.float16, torch.bfloat16):
-        similarity = similarity.float()  # under autocast the product is of low precision
     same = ids[:, None] == ids[None, :]  # [B, B]
     same = same & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)  # [B, B]
     own = torch.arange(len(ids), device=ids.device)  # [B]
-    return F.cross_entropy((similarity / temperature).masked_fill(same, -math.inf), own)
+    logits = exact(similarity) / temperature  # [B, B]
+    return F.cross_entropy(logits.masked_fill(same, -math.inf), own)
 
 
 def consistency(view: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ def consistency(view: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Mean over the rows that count, a scalar; 0 where none does.
     """
-    distance = 1 - F.cosine_similarity(view, target.detach(), dim=-1)  # [B]
+    distance = 1 - F.cosine_similarity(exact(view), exact(target.detach()), dim=-1)  # [B]
     return (distance * mask).sum() / mask.sum().clamp_min(1)
 
 
@@ -161,12 +162,13 @@ def coding_rate(vectors: Tensor, epsilon: float = 0.5) -> Tensor:
     Returns:
         [...], in nats.
     """
-    x = F.normalize(vectors.float(), dim=-1)  # [..., n, D]
-    n, size = x.shape[-2:]
-    gram = x @ x.mT if n <= size else x.mT @ x  # [..., min, min]
-    eye = torch.eye(min(n, size), device=x.device, dtype=x.dtype)
-    lower = torch.linalg.cholesky(eye + size / (n * epsilon**2) * gram)  # [..., min, min]
-    return lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # half of the log-determinant
+    n, size = vectors.shape[-2:]
+    with torch.autocast(vectors.device.type, enabled=False):  # there is no Cholesky in 16 bits
+        x = F.normalize(vectors.float(), dim=-1)  # [..., n, D]
+        gram = x @ x.mT if n <= size else x.mT @ x  # [..., min, min]
+        eye = torch.eye(min(n, size), device=x.device)
+        lower = torch.linalg.cholesky(eye + size / (n * epsilon**2) * gram)  # [..., min, min]
+        return lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # half of the log-determinant
 
 
 def diversity(vectors: Tensor, epsilon: float = 0.5) -> Tensor:

@@ -83,6 +83,24 @@ def test_each_fusion_trains_and_ranks(tiny_data_path, tmp_path, tokens, settings
     assert scores[:, 1:].isfinite().all() and (scores[:, 0] == -torch.inf).all()
 
 
+@pytest.mark.parametrize(("fusion", "softmax"), [("token", "in_batch"), ("early", "full")])
+def test_it_trains_in_16_bits(tiny_data_path, tmp_path, fusion, softmax):
+    """As with enable_amp: the losses stay in 32 bits."""
+    weights = {"consistency_weight": 0.1, "contrastive_weight": 0.1, "diversity_weight": 0.1}
+    net, (loader, _, _) = build(
+        tiny_data_path, tmp_path, 3, 4, fusion=fusion, softmax=softmax, **weights
+    )
+    batch = next(iter(loader))
+    expected = {name: loss.item() for name, loss in net.losses(batch).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = net.losses(batch)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected[name], rel=0.05, abs=0.01), name
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_consistency_by_its_definition(tiny_data_path, tmp_path):
     """1 - cos of the mapped image and the mapped text, over the batch's items that have both."""
     net, (loader, _, _) = build(tiny_data_path, tmp_path, consistency_weight=0.5)

@@ -137,6 +137,22 @@ def test_losses_by_their_definition(tiny_data_path, tmp_path):
     assert losses["rec"].item() == pytest.approx(-log_p.mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("backbone", ["SASRec", "GRU4Rec"])
+def test_it_trains_in_16_bits(tiny_data_path, tmp_path, backbone):
+    net, (loader, _, _) = build(tiny_data_path, tmp_path, backbone=backbone, diversity_weight=0.1)
+    batch = next(iter(loader))
+    torch.manual_seed(3)
+    expected = {name: loss.item() for name, loss in net.losses(batch).items()}
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = net.losses(batch)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected[name], rel=0.05, abs=0.01), name
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_it_can_begin_as_a_bert(tiny_data_path, tmp_path):
     folder = write(tmp_path / "bert", weights())
     net, _ = build(tiny_data_path, tmp_path, retriever_init=str(folder), retriever_layers=1)

@@ -61,6 +61,14 @@ class Watched(np.ndarray):
         return np.asarray(found)
 
 
+def test_what_says_nothing_is_not_present():
+    """Id 6 has a vector of zeros; of the tokens of id 8 none counts."""
+    assert FeatureSource(stored()).present.tolist() == [i not in (0, 3, 6) for i in range(N)]
+    tokens = stored(T)
+    tokens.mask[6] = False
+    assert FeatureSource(tokens).present.tolist() == [i not in (0, 3, 8) for i in range(N)]
+
+
 def test_tokens_stay_in_their_file_and_a_chunk_at_a_time_is_read():
     aligned = stored(T)
     watched = Aligned(aligned.values.view(Watched), aligned.mask, PLACE, 0)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from recbole_ext.modules.fusion import LateFusion, build_fusion
 from recbole_ext.types import UserError
+from tests.modules.test_cross_attention import naive
 
 D, T, P = 16, 5, 7
 CASES = {
@@ -102,6 +103,74 @@ def reference_gate(fusion, x, present) -> np.ndarray:
         powers = {m: np.exp(logits[m]) for m in counts}
         found.append(sum(powers[m] * vectors[m] for m in counts) / sum(powers.values()))
     return np.array(found)
+
+
+def test_late_attention_and_concat():
+    torch.manual_seed(1)
+    x, present = torch.randn(6, 2, D), torch.tensor(PRESENT).bool()
+    parts = [x[:, [0]], x[:, [1]]], [present[:, [0]], present[:, [1]]], torch.zeros(6, D)
+    for how in ("attention", "concat"):
+        fusion = LateFusion(D, [1, 1], how)
+        with torch.no_grad():
+            fusion.mix.weight.normal_()
+        weight, missing = fusion.mix.weight.detach().numpy(), fusion.missing.detach().numpy()
+        for i, found in enumerate(fusion(*parts).detach().numpy()):
+            there = present[i].tolist()
+            vectors = [x[i, m].numpy() if there[m] else missing[m] for m in range(2)]
+            expected = weight @ np.concatenate(vectors) if how == "concat" else 0.0
+            if how == "attention":
+                counts = [m for m in range(2) if there[m] or not any(there)]
+                powers = {m: np.exp(weight[0] @ vectors[m]) for m in counts}
+                expected = sum(powers[m] * vectors[m] for m in counts) / sum(powers.values())
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def attended(layer, x: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Return what tokens [T, D] find in the tokens [S, D] that are there."""
+    every = np.ones((1, len(memory)), dtype=bool)
+    return naive(layer, x[None], memory[None], every, 2)[0]
+
+
+def pooled(pool, x: np.ndarray) -> np.ndarray:
+    powers = np.exp(x @ pool.score.weight[0].detach().numpy())
+    return powers @ x / powers.sum()
+
+
+@pytest.mark.parametrize("case", ["early", "cross_modal", "token"])
+def test_attention_among_the_tokens_that_are_there(case):
+    """Item by item, with nothing but its own tokens: no masks."""
+    fusion, tokens, masks, ids = make(case)
+    with torch.no_grad():
+        for name, weight in fusion.named_parameters():
+            if "missing" not in name:
+                weight.normal_(std=0.3)
+    fusion = fusion.double()
+    found = fusion([t.double() for t in tokens], masks, ids.double()).detach().numpy()
+    for i, there in enumerate(PRESENT):
+        text, image = (t[i][m[i]].double().numpy() for t, m in zip(tokens, masks, strict=True))
+        if case == "early" and any(there):
+            kinds = fusion.modality.detach().numpy()
+            x = np.concatenate([text + kinds[0], image + kinds[1]])
+            expected = pooled(fusion.pool, x + attended(fusion.attention, x, x))
+        elif case == "token" and any(there):
+            x = text if there[0] else image.mean(0, keepdims=True)
+            expected = pooled(
+                fusion.pool, x + attended(fusion.attention, x, image) if there[1] else x
+            )
+        elif case == "cross_modal" and all(there):
+            new_text = text + attended(fusion.text_to_image, text, image)
+            new_image = image + attended(fusion.image_to_text, image, text)
+            sides = [
+                pooled(p, x) for p, x in zip(fusion.late.pools, (new_text, new_image), strict=True)
+            ]
+            powers = np.exp(fusion.late.mix.weight.detach().numpy() @ np.concatenate(sides))
+            expected = powers @ np.array(sides) / powers.sum()
+        elif case == "cross_modal" and any(there):
+            side = 0 if there[0] else 1
+            expected = pooled(fusion.late.pools[side], (text, image)[side])
+        else:
+            continue
+        np.testing.assert_allclose(found[i], expected, rtol=1e-8)
 
 
 def test_the_gate_is_a_softmax_over_what_is_there():

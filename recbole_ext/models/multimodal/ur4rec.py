@@ -142,6 +142,10 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
             return h @ table.weight.T  # [B, N]
         return (table(candidates) @ h.unsqueeze(-1)).squeeze(-1)  # [B, K]
 
+    def result_extra(self) -> dict[str, Any]:
+        """Return what ``result.json`` says: the share of items that have a text."""
+        return {"coverage": {"text": float(self.texts.present[1:].float().mean())}}
+
     def memory(self, interaction: Any) -> tuple[Tensor, Tensor]:
         """Return Z of each row [B, m or m + 1, F], and what of it counts [B, m or m + 1]."""
         item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
