@@ -32,9 +32,17 @@ HELP = {
            where to:                    --output_dir=runs/compare
            with FTRagRec's controls:    --models=DuoRec,FTRagRec --controls
            the report once more:        recbole-ext compare --report=runs/compare""",
+    "ablate": """\
+  ablate   a model with each of its switches alone, and with all; a comparison as by `compare`:
+           recbole-ext ablate --model=JointRec --dataset=ml-100k --switches=bank,distill
+           switches of your own:        --switches_file=file.yaml""",
     "explain": """\
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
+    "features": """\
+  features text, images and vectors for models: text, import, export, inspect
+           recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
+           what else there is to say:   recbole-ext features text --help""",
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
@@ -71,13 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
         "compare": _compare,
+        "ablate": _ablate,
         "explain": _explain,
+        "features": _features,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    if any(argument in ("-h", "--help") for argument in arguments[1:]):
+    # the commands of features have a help of their own
+    asks = arguments[1:2] if arguments[0] == "features" else arguments[1:]
+    if any(argument in ("-h", "--help") for argument in asks):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
     try:
@@ -152,18 +164,49 @@ def _compare(arguments: list[str]) -> int:
         raise UserError(
             "compare is written: recbole-ext compare --models=Pop,BPR --datasets=ml-100k"
         )
+    place = Path(options.get("output_dir") or "runs/compare")
+    return _run_plan(
+        models, datasets, place, options, options.get("overrides"), overrides, controls
+    )
+
+
+def _ablate(arguments: list[str]) -> int:
+    names = ("model", "dataset", "seeds", "overrides", "output_dir", "switches", "switches_file")
+    options, overrides = _split(arguments, names)
+    model, dataset = options.get("model"), options.get("dataset")
+    if not model or not dataset:
+        raise UserError("ablate is written: recbole-ext ablate --model=JointRec --dataset=ml-100k")
+    from recbole_ext.compare.ablation import ablation_of
+    from recbole_ext.compare.overrides import read_overrides
+    from recbole_ext.registry import get_model
+
+    get_model(model)  # a misspelt one has no switches, and this says so better
+    given = read_overrides(options.get("overrides"), [model], [dataset])
+    switches = [name for name in options.get("switches", "").split(",") if name]
+    wanted = ablation_of(model, given, switches, options.get("switches_file"))
+    place = Path(options.get("output_dir") or f"runs/ablation-{model}-{dataset}")
+    return _run_plan([model], [dataset], place, options, wanted, overrides)
+
+
+def _run_plan(
+    models: list[str],
+    datasets: list[str],
+    place: Path,
+    options: dict[str, Any],
+    given: Any,
+    overrides: list[str],
+    controls: bool = False,
+) -> int:
     from recbole_ext.compare.plan import plan, seeds_of
     from recbole_ext.compare.report import write_report
     from recbole_ext.compare.runner import read_dataset, run_all
 
-    place = Path(options.get("output_dir") or "runs/compare")
-    seeds = seeds_of(options.get("seeds", "3"))
     runs = plan(
         models,
         datasets,
-        seeds,
+        seeds_of(options.get("seeds", "3")),
         place,
-        options.get("overrides"),
+        given,
         overrides,
         controls,
         lambda dataset, wanted: read_dataset(dataset, wanted, place),
@@ -187,6 +230,12 @@ def _explain(arguments: list[str]) -> int:
         raise UserError(f"--k takes a number of neighbours, not '{k}'")
     print(explain_user(Path(options["run"]), options["user"], int(k)))
     return 0
+
+
+def _features(arguments: list[str]) -> int:
+    from recbole_ext.feature_commands import run
+
+    return run(arguments)
 
 
 def _doctor(arguments: list[str]) -> int:

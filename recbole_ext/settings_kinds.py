@@ -71,3 +71,6 @@ RESUME_KEYS = {
     "memory_dir",
 }
 """Settings that a resume may change."""
+
+OF = ("item", "user")
+"""What a feature has a row for."""

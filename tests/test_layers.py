@@ -17,6 +17,7 @@ LAYERS = (
         "config",
         "registry",
         "settings_check",
+        "arguments",
         "settings_kinds",
         "settings_reading",
         "settings_values",
@@ -25,7 +26,7 @@ LAYERS = (
     ("models",),
     ("trainer", "callbacks", "distributed"),
     ("rerankers", "evaluation"),
-    ("quick_start", "compare", "pipeline", "doctor", "report"),
+    ("quick_start", "compare", "pipeline", "doctor", "report", "feature_commands"),
     ("cli", "serving"),
     ("__main__",),
 )

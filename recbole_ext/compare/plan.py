@@ -76,7 +76,7 @@ def plan(
     datasets: Sequence[str],
     seeds: Sequence[int],
     output_dir: Path,
-    overrides_file: str | Path | None = None,
+    given: Overrides | str | Path | None = None,
     overrides: Sequence[str] = (),
     controls: bool = False,
     fingerprint_of: Callable[[str, Sequence[Wanted]], str] = lambda dataset, wanted: "",
@@ -88,7 +88,8 @@ def plan(
         datasets: Datasets.
         seeds: Seeds.
         output_dir: Folder of the comparison.
-        overrides_file: See :func:`~recbole_ext.compare.overrides.read_overrides`.
+        given: Overrides, or their file; see
+            :func:`~recbole_ext.compare.overrides.read_overrides`.
         overrides: ``--key=value``.
         controls: Whether FTRagRec's controls are run too.
         fingerprint_of: Reads a dataset as its runs (those of the first seed) have it, checks their
@@ -98,7 +99,8 @@ def plan(
     Raises:
         UserError: A model, dataset or key that does not exist, or runs that would not compare.
     """
-    given = read_overrides(overrides_file, models, datasets)
+    if not isinstance(given, Overrides):
+        given = read_overrides(given, models, datasets)
     variants = _in_order(variants_of(models, given.variants, controls))
     # it is for some models only, so it cannot go to all as other settings do
     said = parse_overrides(overrides)

@@ -25,8 +25,8 @@ def with_item_init(model: nn.Module, config: Any, dataset: Any) -> nn.Module:
     """Return the model, its item embedding made of a feature where ``item_init`` says so.
 
     ``init``: the embedding starts from the feature's principal components. ``add``: weight =
-    E + x P. ``concat``: weight = [E, x] P, P [D + F, D]. E is learned and so is P; items without the
-    feature have E alone (with ``init``, what they would have had).
+    E + x P. ``concat``: weight = [E, x] P, P [D + F, D]. E is learned and so is P; items without
+    the feature have E alone (with ``init``, what they would have had).
 
     Raises:
         UserError: The setting cannot be meant, or the model has no table of items.

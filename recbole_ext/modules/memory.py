@@ -275,15 +275,15 @@ class Memory:
         if "log_prob" not in self.of_states:
             cells = CPU_CELLS if self.device.type == "cpu" else CELLS
             size = max(1, cells // len(item_weight))
-            parts = zip(self.states.split(size), self.targets.split(size), strict=True)
+            # one tensor and not a list of small ones: each would stand in the place that the last
+            # logits left, so that the next did not fit there (6 GiB for ml-1m, see malloc.py)
+            found = torch.empty(len(self.targets), device=self.device)  # [R]
+            parts = (tensor.split(size) for tensor in (found, self.states, self.targets))
             with full_precision(self.device):
-                found = [
-                    -F.cross_entropy(
-                        states.to(self.device) @ item_weight[1:].T, targets - 1, reduction="none"
-                    )
-                    for states, targets in parts
-                ]
-            self.of_states["log_prob"] = torch.cat(found)
+                for out, states, targets in zip(*parts, strict=True):
+                    logits = states.to(self.device) @ item_weight[1:].T  # [b, N - 1]
+                    torch.neg(F.cross_entropy(logits, targets - 1, reduction="none"), out=out)
+            self.of_states["log_prob"] = found
         return self.of_states["log_prob"]
 
     def similarity_percentile(self, percentile: float, k: int, sample: int = 4096) -> float:

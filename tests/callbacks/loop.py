@@ -40,6 +40,7 @@ class Toy(nn.Module):
         hidden = self.encoder(batch[:, :4]) - 0.1 * self.memory  # [B, 8]
         rec = (self.head(hidden).squeeze(1) - batch[:, 4]).square().mean()
         aux = (self.aux_head(hidden).squeeze(1) - batch[:, 5]).square().mean()
+        self.score_sets = toy_scores(self, hidden, batch[:, 4])
         return {"rec": rec * (1 + self.mix), "aux": aux}
 
     @torch.no_grad()
@@ -52,6 +53,13 @@ class Toy(nn.Module):
         self.n_calibrated += 1
         self.mix.fill_(float(self.head.weight.abs().mean()))
         return {"mix": float(self.mix)}
+
+
+def toy_scores(toy: Any, hidden: Tensor, value: Tensor) -> dict[str, Tensor]:
+    """Return how well each head's number fits the true one, its negative, and 0: [B, 3] each."""
+    candidates = torch.stack([value, -value, 0 * value], dim=1)  # [B, 3]
+    heads = {"rec": toy.head, "aux": toy.aux_head}
+    return {name: -(head(hidden) - candidates).square() for name, head in heads.items()}
 
 
 class Spy(CallbackList):

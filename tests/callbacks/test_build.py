@@ -45,7 +45,10 @@ def test_nothing_asked_for_is_nothing_built(text: str) -> None:
         ("- FaisRefresh", ["unknown callback 'FaisRefresh'", "did you mean 'FaissRefresh'"]),
         ("- faiss_refresh", ["unknown callback", "FaissRefresh"]),
         ("- early_stop", ["did you mean 'EarlyStop'"]),
-        ("- Xyz", ["unknown callback 'Xyz'", "there are: Alternate, ", "my_module:MyCallback"]),
+        (
+            "- Xyz",
+            ["unknown callback 'Xyz'", "there are: AdaptiveAlternate, ", "my_module:MyCallback"],
+        ),
         ("- Callback", ["unknown callback"]),
         ("- Hold", ["unknown callback"]),
         ("- FaissRefresh: {evry: 3}", ["no argument 'evry'", "did you mean 'every'"]),

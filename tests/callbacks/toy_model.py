@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from callbacks.loop import Toy
+from callbacks.loop import Toy, toy_scores
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
@@ -37,6 +37,7 @@ class ToySeq(ExtRecommender, SequentialRecommender):
         hidden, value = self.encode(interaction), self.value[interaction[self.POS_ITEM_ID]]
         rec = (self.head(hidden).squeeze(1) - value).square().mean()
         aux = (self.aux_head(hidden).squeeze(1) - value.square()).square().mean()
+        self.score_sets = toy_scores(self, hidden, value)
         return {"rec": rec * (1 + self.mix), "aux": aux}
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
