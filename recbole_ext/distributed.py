@@ -18,6 +18,9 @@ from recbole_ext.config import Config, device_of
 from recbole_ext.run_folder import clear_unused
 from recbole_ext.types import UserError
 
+OF_A_PROCESS = ("local_rank", "offset", "world_size", "port")
+"""What each process of a run is told beside the run's settings."""
+
 Job = Callable[[Config, Path], dict[str, Any]]
 
 

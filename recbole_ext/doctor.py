@@ -42,6 +42,7 @@ EXTRAS = {
     "wandb": ("wandb", "log_wandb"),
     "trees": ("xgboost lightgbm", "RecBole's XGBoost and LightGBM"),
     "tune": ("hyperopt", "RecBole's HyperTuning"),
+    "llm": ("transformers", "texts written by a language model on this machine"),
 }
 """Extra -> its distributions, and what it brings."""
 

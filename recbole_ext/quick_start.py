@@ -20,7 +20,7 @@ from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.check import check_files
 from recbole_ext.data.vocabulary import vocabulary_of
-from recbole_ext.distributed import spawn_run
+from recbole_ext.distributed import OF_A_PROCESS, spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
@@ -114,6 +114,9 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
 def _portable(config: Config) -> dict[str, Any]:
     """Return the settings as ``config.yaml`` has them: good in any folder, and for another run."""
     settings = {**config.resolved, "output_dir": None}
+    if "local_rank" in settings:  # one of nproc processes: what it was given is no setting
+        for key in OF_A_PROCESS:
+            settings.pop(key, None)
     for key in ("data_path", "pretrain_dir", "pretrained_path", "features_dir"):
         is_bundled = key == "data_path" and config["dataset"] == "ml-100k"
         is_default = settings.get(key) == config.internal_config_dict.get(key)

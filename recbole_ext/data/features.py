@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.features.manifest import NAME
+from recbole_ext.features.manifest import MAY_LEAK, NAME
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
 
@@ -58,6 +58,8 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
             f"dataset '{store.manifest.dataset}', with tokens as {store.rows['token'][0]!r}, where "
             f"this one has {str(tokens[1])!r}"
         )
+    if MAY_LEAK in store.manifest.notes:
+        logging.getLogger().warning("feature %s %s", name, MAY_LEAK)
     logging.getLogger().info(
         "feature %s: %s of %d %ss (%.1f %%), %s, by %s; %d of its rows are not in the dataset",
         name,

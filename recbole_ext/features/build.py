@@ -86,6 +86,8 @@ def build(
     batch_size: int = 256,
     hash_of: Callable[[Any], str] = text_hash,
     show_progress: bool = True,
+    confirm: Callable[[Sequence[Any]], bool] | None = None,
+    cutoffs: Mapping[str, float] | None = None,
 ) -> FeatureStore:
     """Build a feature, or bring it up to date.
 
@@ -101,9 +103,12 @@ def build(
         batch_size: Contents that are encoded, and kept, at a time.
         hash_of: Content -> hash; raises :class:`NoContent` where it cannot be read.
         show_progress: Whether there is a progress bar.
+        confirm: Contents that are new -> whether to encode them; asked before the first.
+        cutoffs: Token -> time up to which interactions went into its content: a column
+            ``cutoff`` of the rows; ``None`` where none did.
 
     Raises:
-        UserError: No row has a vector, or values are no numbers.
+        UserError: No row has a vector, values are no numbers, or it was not confirmed.
     """
     folder = Path(folder)
     if dtype not in ("float16", "float32"):
@@ -113,6 +118,8 @@ def build(
     hashes, problems = _hashes(contents, hash_of)
     known = Known(folder, key)
     new = {h: contents[token] for token, h in hashes.items() if h not in known}
+    if new and confirm is not None and not confirm(list(new.values())):
+        raise UserError(f"feature '{subject.name}': not confirmed, so nothing was encoded")
     bar = tqdm(total=len(new), desc=subject.name, unit="row", disable=not show_progress)
     with bar:
         for batch in _batches(list(new.items()), batch_size):
@@ -131,6 +138,8 @@ def build(
     rows = pd.DataFrame(
         {"token": list(map(str, contents)), "present": present, "content": order, "problem": words}
     )
+    if cutoffs is not None:
+        rows["cutoff"] = [float(cutoffs.get(token, np.nan)) for token in contents]  # by row
     return _commit(folder, rows, known, encoder.source, subject, package, key, dtype)
 
 
@@ -232,9 +241,10 @@ def _commit(
     dtype: str,
 ) -> FeatureStore:
     """Write a generation, then the manifest that makes it the feature, then clear the others."""
-    text = json.dumps(
-        [list(rows["token"]), list(rows["content"]), list(map(bool, rows["present"]))]
-    )
+    columns = [list(rows["token"]), list(rows["content"]), list(map(bool, rows["present"]))]
+    if "cutoff" in rows:
+        columns.append(list(rows["cutoff"]))
+    text = json.dumps(columns)
     generation = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     contents = [
         h if present else None for h, present in zip(rows["content"], rows["present"], strict=True)

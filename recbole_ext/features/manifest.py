@@ -13,6 +13,11 @@ from recbole_ext.types import UserError
 
 NAME = "manifest.json"
 FORMAT = 1
+MAY_LEAK = (
+    "may leak: its texts have no cut-off, so they may tell of the interactions that a model is to "
+    "predict"
+)
+"""Note of texts that were let in without a cut-off."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """A feature on disk: an array of vectors, whose rows have tokens, and what is known of them.
 
 A folder holds ``manifest.json`` and, named by its generation, ``values-*.npy`` (float16 or float32,
-memory-mapped), ``rows-*.parquet`` (``token``, ``present``, ``content``, ``problem``) and, where a
-row has several vectors, ``mask-*.npy``. The manifest is written last and names the others, so that
+memory-mapped), ``rows-*.parquet`` (``token``, ``present``, ``content``, ``problem``; ``cutoff``
+where contents were made from interactions) and, where a row has several vectors, ``mask-*.npy``.
+The manifest is written last and names the others, so that
 a reader sees one generation or the other, whole.
 """
 
@@ -37,12 +38,15 @@ class Aligned:
         mask: Which of a row's vectors count [n, T], or ``None`` where it has one.
         place: Row of each internal id in ``values`` [N], -1 where it has no vector.
         n_unknown: Stored tokens that the dataset does not have.
+        cutoffs: Time up to which interactions went into the content of each internal id [N], NaN
+            where it has none; ``None`` where nothing is made from interactions, or nobody knows.
     """
 
     values: np.ndarray
     mask: np.ndarray | None
     place: np.ndarray
     n_unknown: int
+    cutoffs: np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -126,7 +130,11 @@ class FeatureStore:
                 n_unknown += 1
             elif present:
                 place[i] = row
-        return Aligned(self.values, self.mask, place, n_unknown)
+        cutoffs = None
+        if "cutoff" in self.rows:
+            stored = self.rows["cutoff"].to_numpy(np.float64)  # [n]
+            cutoffs = np.where(place < 0, np.nan, stored[place.clip(min=0)])  # [N]
+        return Aligned(self.values, self.mask, place, n_unknown, cutoffs)
 
 
 def check_values(values: np.ndarray, mask: np.ndarray | None, where: object) -> None:

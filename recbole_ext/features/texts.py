@@ -122,7 +122,7 @@ def read_texts(path: str | Path) -> dict[str, str | None]:
             found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
             pairs: Iterator[tuple[Any, Any]] = iter(found if _is_pairs(found) else _refuse(path))
         else:
-            pairs = _pairs_of_table(path, _table(path))
+            pairs = _pairs_of_table(path, read_table(path))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
@@ -144,7 +144,12 @@ def _refuse(path: Path) -> Any:
     raise UserError(f"{path} must be an object that maps a token to its text")
 
 
-def _table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table whose first column is the token.
+
+    Raises:
+        UserError: By its name it is none.
+    """
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     if path.suffix == ".jsonl":

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_ext.index.interface import MISSING, pad_neighbours, unit_rows
+from recbole_ext.index.interface import MISSING, evenly_spaced, pad_neighbours, unit_rows
 from recbole_ext.types import UserError
 
 KINDS = ("exact", "ivf", "hnsw")
 ROWS_PER_LIST = 39
 """FAISS wants at least this many training vectors per inverted list."""
 HNSW_LINKS = 32
+ADD_ROWS = 1 << 16
+"""Rows that are put into an index at a time."""
 
 
 def import_faiss() -> Any:
@@ -61,8 +63,6 @@ class FaissIndex:
         faiss.omp_set_num_threads(torch.get_num_threads())  # else FAISS takes every core
         self.kind = kind
         self.n_rows, size = vectors.shape
-        # A copy: FAISS may do with it what it likes.
-        keys = unit_rows(vectors).cpu().numpy()  # [R, D]
         wanted = n_lists or int(2 * self.n_rows**0.5)
         self.n_lists = max(min(wanted, self.n_rows // ROWS_PER_LIST), 1)
         if kind == "exact":
@@ -77,8 +77,11 @@ class FaissIndex:
             index.cp.min_points_per_centroid = 1
             index.cp.max_points_per_centroid = 2 * ROWS_PER_LIST
             index.nprobe = min(max(n_probe, 16), self.n_lists)
-            index.train(keys)
-        index.add(keys)
+            # evenly spaced: rows of one user stand together, and FAISS would copy all of them
+            some = evenly_spaced(self.n_rows, 2 * ROWS_PER_LIST * self.n_lists)  # [b]
+            index.train(unit_rows(vectors[some.to(vectors.device)]).cpu().numpy())
+        for part in vectors.split(ADD_ROWS):  # the index has its own copy: no second one of all
+            index.add(unit_rows(part).cpu().numpy())
         self._index = index
 
     def search(

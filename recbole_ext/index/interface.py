@@ -1,9 +1,10 @@
-"""What every search structure offers, and the two steps that all of them share."""
+"""What every search structure offers, and the small steps that they share."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,3 +51,13 @@ def pad_neighbours(similarity: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Ten
         ids = F.pad(ids, (0, short), value=MISSING)  # [B, K]
     missing = (ids == MISSING) | (similarity == float("-inf"))  # [B, K]
     return similarity.masked_fill(missing, float("-inf")), ids.masked_fill(missing, MISSING)
+
+
+def evenly_spaced(n_rows: int, n: int) -> Tensor:
+    """Return ``n`` places from 0 to ``n_rows - 1``, or all where there are no more: [n].
+
+    In whole numbers: those of ``torch.linspace`` go beyond the last row from 2^24 rows on.
+    """
+    if n >= n_rows:
+        return torch.arange(n_rows)
+    return torch.arange(n) * (n_rows - 1) // max(1, n - 1)

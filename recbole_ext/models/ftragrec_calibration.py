@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from recbole_ext.index.interface import evenly_spaced
 from recbole_ext.modules import calibration
 from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.mixing import MixSettings
@@ -16,6 +18,8 @@ from recbole_ext.types import UserError
 
 if TYPE_CHECKING:
     from recbole_ext.models.sequential.ftragrec import FTRagRec
+
+logger = getLogger(__name__)
 
 ROWS = 1024
 CELLS = 1 << 24
@@ -53,7 +57,7 @@ def calibrate_mix(model: FTRagRec, valid_data: Any) -> dict[str, float]:
     rows, n_rows = valid_data._dataset.inter_feat, model.calibrate_users
     if mix.mix not in DISTRIBUTIONS:
         n_rows = max(n_rows // 10, min(n_rows, FEWEST_ROWS))
-    rows = rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).long()]  # n rows
+    rows = rows[evenly_spaced(len(rows), n_rows)]  # n rows
     queries, memory = rows.to(model.item_weight.device), model.keeper.scoring()
     with evaluating(model):
         states = [model.encode(queries[part]) for part in torch.arange(len(rows)).split(ROWS)]
@@ -67,6 +71,7 @@ def calibrate_mix(model: FTRagRec, valid_data: Any) -> dict[str, float]:
         ]  # of [choices, b]
     ranks = torch.cat(parts, dim=1)  # [choices, n]
     best = calibration.best_choice(choices, ranks)
+    _tell_of_edges(choices, best)
     mix.use(choices[best])
     model.is_calibrated = True
     ndcg = calibration.ndcg(ranks, 10).double().mean(1).tolist()
@@ -75,6 +80,20 @@ def calibrate_mix(model: FTRagRec, valid_data: Any) -> dict[str, float]:
     if choices[0].alpha == 0:
         found.update({"ndcg@10_alone": ndcg[0], "recall@20_alone": recall[0]})
     return found
+
+
+def _tell_of_edges(choices: Sequence[MixSettings], best: int) -> None:
+    """Say where the choice is the last of several values of its grid, but for alpha 0."""
+    if choices[best].alpha == 0:
+        return
+    edges = []
+    for name in ("alpha", "top_k", "temperature", "smoothing"):
+        values = [getattr(one, name) for one in choices if one.alpha]
+        value = getattr(choices[best], name)
+        if len(set(values)) > 1 and value in (min(values), max(values)):
+            edges.append(f"{name} {value:g}")
+    if edges:
+        logger.info("at the end of the grid: %s; calibrate_* may hold more", ", ".join(edges))
 
 
 def _ranks(

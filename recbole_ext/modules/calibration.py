@@ -18,6 +18,8 @@ from torch import Tensor
 from recbole_ext.modules.mixing import MixSettings, log_linear_bonus
 from recbole_ext.modules.retriever import log_weights
 
+PARTS = 10
+"""Parts of the held-out rows, each judged by what is chosen on the others."""
 CUTOFF = 20
 """Ranks up to this one are looked at."""
 
@@ -57,24 +59,49 @@ def grid(
 def best_choice(choices: Sequence[MixSettings], ranks: Tensor) -> int:
     """Return the place of the best choice by the labels' ranks.
 
-    Choices are as good at the top of the list whose NDCG@10 is within two standard errors (of the
-    difference, paired by row) of the largest. To leave the neighbours out, where it is one of them,
-    is taken: what is simpler and as good, after the one-standard-error rule of Breiman et al.,
-    Classification and Regression Trees, 1984, section 3.4.3. Else it is the one of them with the
-    largest recall@20, and of these the first: further down some of them lose what the recommender
-    had found.
+    To leave the neighbours out, where it is one of the choices, is taken unless they help by more
+    than one standard error, on rows that what is best was not chosen on (in ten parts): the
+    one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, section
+    3.4.3. On the rows that it was chosen on the best of many always looks better. Of the others,
+    those are as good at the top of the list whose NDCG@10 is within two standard errors (of the
+    difference, paired by row) of the largest; of these it is the one with the largest recall@20,
+    and the first of equals: further down some of them lose what the recommender had found.
 
     Args:
         choices: Those with alpha 0, if any, first.
         ranks: Of the labels under each choice, [choices, rows].
     """
     gain = ndcg(ranks, 10).double()  # [choices, rows]
+    if choices[0].alpha == 0:
+        gained = _gain_elsewhere(gain)  # [rows]
+        if not gained.mean() > _standard_error(gained):
+            return 0
     difference = gain[gain.mean(1).argmax()] - gain  # [choices, rows]
-    error = difference.std(1, correction=0) / len(ranks[0]) ** 0.5  # [choices]
-    is_close = difference.mean(1) <= 2 * error  # [choices]
-    if choices[0].alpha == 0 and is_close[0]:
-        return 0
+    is_close = difference.mean(1) <= 2 * _standard_error(difference)  # [choices]
+    is_close[0] &= choices[0].alpha > 0
     return int(recall(ranks, 20).masked_fill(~is_close, -1).argmax())
+
+
+def _gain_elsewhere(gain: Tensor) -> Tensor:
+    """Return what each row gains over choice 0 by what is best on the rows of the other parts.
+
+    Args:
+        gain: [choices, rows]; each part is every tenth row.
+
+    Returns:
+        [rows].
+    """
+    total = gain.sum(1)  # [choices]
+    found = torch.empty_like(gain[0])  # [rows]
+    for part in range(PARTS):
+        mine = gain[:, part::PARTS]  # [choices, rows / PARTS]
+        found[part::PARTS] = mine[(total - mine.sum(1)).argmax()] - mine[0]
+    return found
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    """Return the standard error of the mean over the last axis."""
+    return values.std(-1, correction=0) / values.shape[-1] ** 0.5
 
 
 def recall(rank: Tensor, cutoff: int) -> Tensor:

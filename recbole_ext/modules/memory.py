@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_ext.index.interface import evenly_spaced
 from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.histories import Histories
 
@@ -292,7 +293,7 @@ class Memory:
         Measured once and kept, for it is asked for at every step.
         """
         if (percentile, k) not in self._least:
-            places = torch.linspace(0, len(self.rows) - 1, min(sample, len(self.rows))).long()
+            places = evenly_spaced(len(self.rows), sample)  # [b]
             found = self._search_rows(places, k)[0].flatten()
             self._least[percentile, k] = _percentile(found[found > float("-inf")], percentile)
         return self._least[percentile, k]

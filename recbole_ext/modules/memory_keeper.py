@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from recbole_ext.index.brute_force import BruteForceIndex
 from recbole_ext.index.build import build_index, recall
-from recbole_ext.index.interface import unit_rows
+from recbole_ext.index.interface import evenly_spaced, unit_rows
 from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.memory import Memory, MemoryRows, full_precision
@@ -108,8 +108,14 @@ class MemoryKeeper:
 
     def scoring(self) -> Memory:
         """Return the memory of the current weights."""
-        self._scoring = self._entry(self._current())
-        return self._scoring[1]
+        current = self._current()
+        entry = self._found(current)
+        if entry is None:
+            known = self._states_of(current)
+            self._scoring = None  # its index gives way before there is another
+            entry = self._built(current, known)
+        self._scoring = entry
+        return entry[1]
 
     def training(self, snapshot: Tensor) -> Memory:
         """Return the memory of a snapshot.
@@ -124,7 +130,13 @@ class MemoryKeeper:
         ]
         key = tuple((tensor.data_ptr(), tensor._version) for tensor in watched)
         if self._training is None or key != self._training_key:
-            self._training, self._training_key = self._entry(self._restored(snapshot)), key
+            weights = self._restored(snapshot)
+            entry = self._found(weights)
+            if entry is None:
+                known = self._states_of(weights)
+                self._training = None  # as above
+                entry = self._built(weights, known)
+            self._training, self._training_key = entry, key
             self._watched = watched  # kept: no other tensor can take the address that is in the key
         return self._training[1]
 
@@ -143,20 +155,30 @@ class MemoryKeeper:
                 place += value.numel()
         return current
 
-    def _entry(self, weights: Weights) -> tuple[Weights, Memory]:
-        """Return the memory of ``weights``: one that is there, or a new one."""
-        there = [entry for entry in (self._scoring, self._training) if entry is not None]
-        for entry in there:
+    def _there(self) -> list[tuple[Weights, Memory]]:
+        return [entry for entry in (self._scoring, self._training) if entry is not None]
+
+    def _found(self, weights: Weights) -> tuple[Weights, Memory] | None:
+        """Return the memory of ``weights`` where it is there."""
+        for entry in self._there():
             if all(_same(entry[0][part], weights[part]) for part in weights):
                 return entry
-        alike = next((m for w, m in there if _same(w["encoder"], weights["encoder"])), None)
-        weights = {part: {n: v.clone() for n, v in held.items()} for part, held in weights.items()}
-        return weights, self._build(weights, alike)
+        return None
+
+    def _states_of(self, weights: Weights) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Return the states of a memory of the same encoder, and what follows from them alone."""
+        for held, memory in self._there():
+            if _same(held["encoder"], weights["encoder"]):
+                return memory.states, memory.of_states
+        return None
 
     @torch.no_grad()
-    def _build(self, weights: Weights, alike: Memory | None) -> Memory:
-        """Build a memory; the states of one that is ``alike`` but for the view are taken over."""
-        states = self._encode(weights["encoder"]) if alike is None else alike.states  # [R, D]
+    def _built(
+        self, weights: Weights, known: tuple[Tensor, dict[str, Tensor]] | None
+    ) -> tuple[Weights, Memory]:
+        """Build a memory, from states that are known where there are such."""
+        weights = {part: {n: v.clone() for n, v in held.items()} for part, held in weights.items()}
+        states = self._encode(weights["encoder"]) if known is None else known[0]  # [R, D]
         device, began = next(self.modules["encoder"].parameters()).device, time.perf_counter()
         view = _bound(self.modules["view"], weights["view"])
         index = None
@@ -167,15 +189,15 @@ class MemoryKeeper:
                 del vectors  # the index has a copy
         memory = Memory(self.rows, states, view, index, self.policy, self.seed, self.room, device)
         memory.of_rows = self._of_rows
-        if alike is not None:
-            memory.of_states = alike.of_states
+        if known is not None:
+            memory.of_states = known[1]
         self.report.update(
             rows=len(self.rows),
             index="random" if index is None else getattr(index, "kind", "brute_force"),
             index_seconds=time.perf_counter() - began,
             states_mib=states.nbytes / 2**20,
         )
-        return memory
+        return weights, memory
 
     def _encode(self, weights: dict[str, Tensor]) -> Tensor:
         """Encode all rows [R, D] by place, but for those whose states are known."""
@@ -223,7 +245,7 @@ class MemoryKeeper:
         memory = self.scoring()
         if memory.index is None or self.report["index"] in ("brute_force", "exact"):
             return 1.0
-        places = torch.linspace(0, len(self.rows) - 1, min(RECALL_ROWS, len(self.rows))).long()
+        places = evenly_spaced(len(self.rows), RECALL_ROWS)  # [b]
         keys = self._seen(lambda part: unit_rows(memory.view(part)), memory.states, memory.device)
         exact = BruteForceIndex.of_unit_rows(keys)
         ranges = self.rows.excluded(self.policy, self.rows.users[places], self.rows.order[places])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ext.index import brute_force, build
+from recbole_ext.index import brute_force, build, faiss_index
 from recbole_ext.index.brute_force import BruteForceIndex, exclude_ranges
 from recbole_ext.index.build import build_index, recall
 from recbole_ext.index.faiss_index import FaissIndex, drop_excluded
-from recbole_ext.index.interface import MISSING, pad_neighbours, unit_rows
+from recbole_ext.index.interface import MISSING, evenly_spaced, pad_neighbours, unit_rows
 from recbole_ext.types import UserError
 
 EXACT = ("brute_force", "exact")
@@ -253,3 +253,20 @@ def test_faiss_uses_torchs_number_of_threads():
     faiss.omp_set_num_threads(7)
     FaissIndex(vectors(10), "exact")
     assert faiss.omp_get_max_threads() == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("n_rows", "n"), [(30_000_000, 1000), (7, 7), (7, 20), (10, 1), (10, 4)])
+def test_evenly_spaced_places_are_rows(n_rows, n):
+    places = evenly_spaced(n_rows, n)
+    exact = [i * (n_rows - 1) // max(1, n - 1) for i in range(n)] if n < n_rows else range(n_rows)
+    assert places.tolist() == list(exact)
+    assert places[0] == 0 and (places[-1] == n_rows - 1 or n == 1)
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf"])  # a graph links by what is there already
+def test_an_index_made_in_parts_is_the_one_made_at_once(kind, monkeypatch):
+    keys, queries = vectors(3000), vectors(50, seed=1)
+    whole = build_index(keys, kind).search(queries, 10)
+    monkeypatch.setattr(faiss_index, "ADD_ROWS", 256)
+    parts = build_index(keys, kind).search(queries, 10)
+    assert torch.equal(whole[1], parts[1]) and torch.equal(whole[0], parts[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from recbole_ext.modules import memory as memory_module
+from recbole_ext.modules import memory_keeper
 from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.memory import Memory, MemoryRows, _percentile, random_places
 from recbole_ext.modules.memory_keeper import MemoryKeeper
@@ -375,6 +377,26 @@ def test_training_memory_stays_with_its_snapshot(snapshot_encoder):
     assert torch.equal(rebuilt.neighbours_of_rows(3), table)
     snapshot.copy_(made.snapshot())
     assert made.training(snapshot) is not rebuilt
+
+
+def test_the_index_of_old_weights_is_gone_before_another_is_built(monkeypatch):
+    made, alive = [], []
+    build = memory_keeper.build_index
+
+    def watched(*arguments):
+        alive.append(sum(one() is not None for one in made))
+        index = build(*arguments)
+        made.append(weakref.ref(index))
+        return index
+
+    monkeypatch.setattr(memory_keeper, "build_index", watched)
+    both = keeper(index_kind="brute_force")
+    both.training(both.snapshot())
+    for _ in range(3):
+        shake(both.modules["view"])
+        states = both.scoring().states
+    assert alive == [0, 1, 1, 1], "but for that of training"
+    assert both.training(both.snapshot()).states is states  # of the encoder, which did not move
 
 
 def test_training_and_scoring_share_a_memory_of_equal_weights():

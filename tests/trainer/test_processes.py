@@ -17,6 +17,7 @@ from recbole_ext.config import Config
 from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.quick_start import run
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.trainer.checkpoint import read_checkpoint
 from recbole_ext.types import UserError
 from tests.trainer import in_processes
@@ -76,6 +77,22 @@ def test_two_processes_are_one_training(settings: dict[str, Any], tmp_path: Path
     assert before != after, "the training has changed nothing, and shows nothing"
     assert result["metrics"] == [(before, after)] * 2
     assert result["ranks"] == [in_processes.rows_of(trainer.ranks)] * 2
+
+
+def test_what_a_run_of_processes_leaves_can_be_read_again(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its config.yaml is that of a run, not of one of its processes, which waits for the others."""
+    with at_most(120):
+        run("BPR", "tiny", config_dict={**settings, "epochs": 1})
+        kept = read_yaml(tmp_path / "run" / "config.yaml")
+        assert kept["nproc"] == 2
+        assert not {"local_rank", "offset", "world_size", "port"} & set(kept)
+        with pytest.raises(UserError, match="in several processes cannot be resumed exactly"):
+            run(resume=tmp_path / "run")
+        more = ["--nproc=1", f"--output_dir={tmp_path / 'again'}"]
+        again = run(config_file_list=[tmp_path / "run" / "config.yaml"], overrides=more)
+    assert (again["model"], again["n_epochs"]) == ("BPR", 1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,199 @@
+"""Texts that a language model writes, kept by the hash of what was asked: none is paid for twice.
+
+A folder holds ``texts.parquet``, a row for each token of the last call (``token``, ``text``,
+``problem``, ``prompt_hash``, ``model``, ``cutoff``, ``date``), and ``written.parquet``, all texts
+that were ever written there. Each batch is a file of its own until they are merged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from recbole_ext.atomic import remove_leftovers, replacing
+from recbole_ext.features.build import text_hash
+from recbole_ext.features.llm import Writer, Written
+from recbole_ext.types import UserError
+
+TEXTS = "texts.parquet"
+ALL = "written.parquet"
+COLUMNS = ["prompt_hash", "text", "problem", "model", "date"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts by token, and up to when interactions went into them.
+
+    Attributes:
+        texts: Token -> text, ``None`` where there is none: what ``build`` takes as contents.
+        cutoffs: Token -> cut-off, ``None`` where none is known or none is needed.
+        notes: For the manifest.
+    """
+
+    texts: dict[str, str | None]
+    cutoffs: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cutoff(self) -> float | None:
+        """The latest cut-off, for the manifest."""
+        return max(self.cutoffs.values()) if self.cutoffs else None
+
+
+def write_texts(
+    folder: str | Path,
+    prompts: Mapping[str, str | None],
+    writer: Writer,
+    *,
+    cutoffs: Mapping[str, float] | None = None,
+    batch_size: int = 16,
+    confirm: Callable[[Sequence[str]], bool] | None = None,
+    show_progress: bool = True,
+) -> Texts:
+    """Have texts written, those only that are new: for prompt, model or settings.
+
+    Killed at any moment it has lost the batch in work, and the next call goes on. What failed is
+    tried again by the next call.
+
+    Args:
+        folder: Where to; may hold texts already.
+        prompts: Token -> prompt, ``None`` where there is nothing to ask.
+        writer: Writes them.
+        cutoffs: Token -> time up to which interactions are in its prompt.
+        batch_size: Texts that are written, and kept, at a time.
+        confirm: Prompts that are new -> whether to send them; asked before the first.
+        show_progress: Whether there is a progress bar.
+
+    Raises:
+        UserError: It was not confirmed, the writer fails at all, or the folder cannot be used.
+    """
+    folder = Path(folder)
+    for token, prompt in prompts.items():
+        if cutoffs is not None and prompt and token not in cutoffs:
+            raise UserError(f"the text of '{token}' has no cut-off; give one for each")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+    remove_leftovers(folder)
+    done = Done(folder, writer)
+    hashes = {token: done.hash_of(prompt) for token, prompt in prompts.items() if prompt}
+    new = {h: str(prompts[token]) for token, h in hashes.items() if h not in done.rows}
+    if new and confirm is not None and not confirm(list(new.values())):
+        raise UserError(f"{folder}: not confirmed, so nothing was sent")
+    left = list(new.items())
+    with tqdm(total=len(left), unit="text", disable=not show_progress) as bar:
+        for begin in range(0, len(left), batch_size):
+            batch = dict(left[begin : begin + batch_size])
+            done.add(list(batch), writer.write(list(batch.values())))
+            bar.update(len(batch))
+    table = _table(list(prompts), hashes, done, cutoffs)
+    with replacing(folder / TEXTS) as path:
+        table.to_parquet(path, index=False)
+    done.merge()
+    _log(table, len(new))
+    texts = table["text"].astype(object).where(table["text"].notna(), None)
+    known = None if cutoffs is None else {t: float(cutoffs[t]) for t in prompts if t in cutoffs}
+    source = writer.source
+    note = f"texts written by {source.encoder} ({source.revision}), {json.dumps(source.settings)}"
+    return Texts(dict(zip(table["token"], texts, strict=True)), known, (note,))
+
+
+def _table(
+    tokens: list[str],
+    hashes: Mapping[str, str],
+    done: Done,
+    cutoffs: Mapping[str, float] | None,
+) -> pd.DataFrame:
+    nothing = {"problem": "there is nothing to ask about it"}
+    rows = []
+    for token in tokens:
+        row = done.row(hashes[token]) if token in hashes else nothing
+        rows.append({**row, "token": token, "cutoff": (cutoffs or {}).get(token)})
+    columns = ["token", "text", "problem", "prompt_hash", "model", "cutoff", "date"]
+    return pd.DataFrame(rows, columns=columns).astype({"cutoff": "float64"})
+
+
+def _log(table: pd.DataFrame, n_new: int) -> None:
+    failed = table[table["text"].isna()]
+    amiss = table[table["text"].notna() & table["problem"].notna()]
+    logger = logging.getLogger()
+    n_there = len(table) - len(failed)
+    logger.info("texts: %d of %d, %d were new", n_there, len(table), n_new)
+    for words, rows in (("have no text", failed), ("have a text with a flaw", amiss)):
+        if len(rows):
+            first = rows.iloc[0]
+            logger.warning(
+                "texts: %d %s, the first is '%s': %s",
+                *(len(rows), words, first["token"], first["problem"]),
+            )
+
+
+class Done:
+    """Texts by the hash of their prompt and of what wrote them.
+
+    Args:
+        folder: Where they are kept.
+        writer: Whose texts count.
+    """
+
+    def __init__(self, folder: Path, writer: Writer) -> None:
+        self.folder, self.model = folder, writer.source.encoder
+        self._key = writer.source.digest()
+        self.rows: dict[str, dict[str, str | None]] = {}  # texts, of every writer
+        self._failed: dict[str, dict[str, str | None]] = {}  # of this call
+        for path in [folder / ALL, *sorted(folder.glob("part-*.parquet"))]:
+            if path.is_file():
+                self.rows.update({str(row["prompt_hash"]): row for row in _read(path)})
+
+    def hash_of(self, prompt: str) -> str:
+        """Return the hash of a prompt and of what is to answer it."""
+        return text_hash(f"{self._key} {prompt}")
+
+    def row(self, prompt_hash: str) -> dict[str, str | None]:
+        """Return what is known of a prompt that was sent."""
+        return self.rows.get(prompt_hash) or self._failed[prompt_hash]
+
+    def add(self, hashes: Sequence[str], written: Sequence[Written]) -> None:
+        """Keep what was written on disk; failures are of this call only."""
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        rows: dict[str, dict[str, str | None]] = {
+            h: dict(zip(COLUMNS, (h, one.text, one.problem, self.model, date), strict=True))
+            for h, one in zip(hashes, written, strict=True)
+        }
+        texts = {h: row for h, row in rows.items() if row["text"] is not None}
+        self._failed.update({h: row for h, row in rows.items() if h not in texts})
+        if texts:
+            name = text_hash("".join(texts))
+            self._write(self.folder / f"part-{name}.parquet", texts)
+        self.rows.update(texts)
+
+    def merge(self) -> None:
+        """Put all texts into one file; only then are the parts deleted."""
+        parts = list(self.folder.glob("part-*.parquet"))
+        if parts:
+            self._write(self.folder / ALL, self.rows)
+        for part in parts:
+            part.unlink()
+
+    def _write(self, path: Path, rows: Mapping[str, dict[str, str | None]]) -> None:
+        with replacing(path) as temporary:
+            table = pd.DataFrame(list(rows.values()), columns=COLUMNS)
+            table.to_parquet(temporary, index=False)
+
+
+def _read(path: Path) -> list[dict[str, str | None]]:
+    try:
+        table = pd.read_parquet(path, columns=COLUMNS)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(
+            f"{path} is damaged ({error}); move it away, and its texts are written anew"
+        ) from error
+    return table.astype(object).where(table.notna(), None).to_dict("records")
