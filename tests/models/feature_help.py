@@ -48,13 +48,34 @@ def item_feature(
 
 
 def user_feature(
-    folder: Path, name: str, cutoff: float | None, *, missing: Sequence[int] = (2,)
+    folder: Path,
+    name: str,
+    cutoff: float | None,
+    *,
+    missing: Sequence[int] = (2,),
+    cutoffs: dict[str, float] | None = None,
 ) -> str:
-    """Build a feature of the tiny users; return its folder."""
+    """Build a feature of the tiny users, with one cut-off or one of each; return its folder."""
     texts = {f"u{u}": None if u in missing else f"{name} {u}" for u in range(N_USERS)}
-    return _build(folder, name, texts, Subject(name, "text", "user", "tiny", cutoff=cutoff), Fake())
+    subject = Subject(name, "text", "user", "tiny", cutoff=cutoff)
+    return _build(folder, name, texts, subject, Fake(), cutoffs)
 
 
-def _build(folder: Path, name: str, texts: Any, subject: Subject, encoder: Fake) -> str:
-    build(folder / name, texts, encoder, subject, package="0", show_progress=False)
+def _build(
+    folder: Path,
+    name: str,
+    texts: Any,
+    subject: Subject,
+    encoder: Fake,
+    cutoffs: dict[str, float] | None = None,
+) -> str:
+    build(
+        folder / name,
+        texts,
+        encoder,
+        subject,
+        package="0",
+        show_progress=False,
+        cutoffs=cutoffs,
+    )
     return str(folder / name)

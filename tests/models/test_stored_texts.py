@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -12,32 +11,28 @@ from recbole_ext.models.multimodal.stored_texts import cutoffs_of, usable_in
 from recbole_ext.types import UserError
 from tests.models.feature_help import user_feature
 
+TOKENS = ["[PAD]", "u4", "u2", "u0", "u77", "u1"]
+"""Users by internal id; u2 has no text, u77 is not in the feature."""
 
-def stored(tmp_path, cutoff, column=None) -> FeatureStore:
-    folder = user_feature(tmp_path, "taste", cutoff)
-    if column is not None:
-        (path,) = (tmp_path / "taste").glob("rows-*.parquet")
-        rows = pd.read_parquet(path)
-        rows["cutoff"] = [column.get(token, np.nan) for token in rows["token"]]
-        rows.to_parquet(path)
-    return FeatureStore(folder)
+
+def cutoffs(tmp_path, cutoff, column=None) -> list[float]:
+    store = FeatureStore(user_feature(tmp_path, "taste", cutoff, cutoffs=column))
+    return cutoffs_of(store.align(TOKENS), store.manifest).tolist()
 
 
 def test_the_manifests_cutoff_is_that_of_all(tmp_path):
-    found = cutoffs_of(stored(tmp_path, 7.0))
-    assert len(found) == 30 and set(found.values()) == {7.0}
+    found = cutoffs(tmp_path, 7.0)
+    assert np.array_equal(found, [np.nan, 7.0, np.nan, 7.0, np.nan, 7.0], equal_nan=True)
 
 
 def test_a_cutoff_of_the_row_goes_before(tmp_path):
-    found = cutoffs_of(stored(tmp_path, 7.0, {"u0": 3.0, "u4": 9.0}))
-    assert (found["u0"], found["u4"]) == (3.0, 9.0) and np.isnan(found["u1"])
+    found = cutoffs(tmp_path, 7.0, {"u0": 3.0, "u4": 9.0})
+    assert np.array_equal(found, [np.nan, 9.0, np.nan, 3.0, np.nan, np.nan], equal_nan=True)
 
 
 def test_without_any_it_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match="'taste' .* does not say up to which time.*build it with a"
-    ):
-        cutoffs_of(stored(tmp_path, None))
+    with pytest.raises(UserError, match="'taste' does not say up to which time.*build it with a"):
+        cutoffs(tmp_path, None)
 
 
 def test_the_same_time_is_not_after():

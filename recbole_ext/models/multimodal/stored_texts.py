@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from recbole_ext.data.features import feature_folder, load_feature
-from recbole_ext.features.store import FeatureStore
+from recbole_ext.features.manifest import Manifest, read_manifest
+from recbole_ext.features.store import Aligned
+from recbole_ext.modules.cutoffs import usable
 from recbole_ext.modules.feature_source import FeatureSource
 from recbole_ext.types import UserError
 
@@ -30,7 +32,7 @@ def open_user_texts(config: Any, dataset: Any, name: str) -> tuple[FeatureSource
         UserError: The feature is not there, or it records no cut-off, or the times of the dataset
             are scaled, so that they cannot be compared with it.
     """
-    source = FeatureSource(load_feature(config, dataset, name, of="user"))
+    aligned = load_feature(config, dataset, name, of="user")
     time_field = config["TIME_FIELD"]
     if config["normalize_all"] or time_field in (config["normalize_field"] or []):
         raise UserError(
@@ -38,31 +40,27 @@ def open_user_texts(config: Any, dataset: Any, name: str) -> tuple[FeatureSource
             f"'{time_field}' is scaled to [0, 1], which is another unit; set normalize_all: False "
             f"and leave '{time_field}' out of normalize_field"
         )
-    by_token = cutoffs_of(FeatureStore(feature_folder(config, name)))
-    tokens = dataset.field2id_token[dataset.uid_field]  # [U]
-    cutoffs = np.array([by_token.get(str(token), np.nan) for token in tokens])  # [U]
-    # in the type of the dataset's times, so that what is rounded alike stays the same time
-    return source, torch.from_numpy(cutoffs).float()
+    manifest = read_manifest(feature_folder(config, name))
+    return FeatureSource(aligned), torch.from_numpy(cutoffs_of(aligned, manifest))
 
 
-def cutoffs_of(store: FeatureStore) -> dict[str, float]:
-    """Return token -> time up to which interactions went into its text.
+def cutoffs_of(aligned: Aligned, manifest: Manifest) -> np.ndarray:
+    """Return the time up to which interactions went into the text of each user [U].
 
-    A column ``cutoff`` of the rows says it for each; else the manifest's holds for all.
+    Its row says it; where no row does, the manifest may for all.
 
     Raises:
         UserError: Nothing says it.
     """
-    tokens = store.rows["token"].astype(str)
-    if "cutoff" in store.rows:
-        return dict(zip(tokens, store.rows["cutoff"].astype(float), strict=True))
-    if store.manifest.cutoff is None:
+    if aligned.cutoffs is not None:
+        return aligned.cutoffs
+    if manifest.cutoff is None:
         raise UserError(
-            f"user_feature '{store.manifest.name}' ({store.folder}) does not say up to which time "
-            "its texts were written, so that any may contain what is to be predicted; build it "
-            "with a cut-off, or set profile: pooled"
+            f"user_feature '{manifest.name}' does not say up to which time its texts were written, "
+            "so that any may contain what is to be predicted; build it with a cut-off, or set "
+            "profile: pooled"
         )
-    return dict.fromkeys(tokens, store.manifest.cutoff)
+    return np.where(aligned.present, manifest.cutoff, np.nan)
 
 
 def usable_in(
@@ -86,12 +84,12 @@ def usable_in(
     Raises:
         UserError: A training batch without times.
     """
-    cutoff = cutoffs[batch[user_field]]  # [B]
+    users = batch[user_field]  # [B]
     if time_field in batch:
-        return batch[time_field] > cutoff
+        return usable(cutoffs, batch[time_field], users)
     if is_training:
         raise UserError(
             f"user_feature needs the field '{time_field}' (TIME_FIELD) in the training rows, to "
             "leave out the texts that know the target; name it in load_col"
         )
-    return ~cutoff.isnan()
+    return ~cutoffs[users].isnan()
