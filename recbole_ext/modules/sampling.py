@@ -48,3 +48,18 @@ class SameTargetSampler(nn.Module):
         drawn = drawn + (drawn >= self.rank[row_id])  # [B], the row itself is skipped
         drawn = drawn.minimum(others)  # [B], alone: others is 0 and so is the draw
         return self.order[self.begin[row_id] + drawn].to(row_id.dtype)  # [B]
+
+
+def other_items(targets: Tensor, n: int, n_items: int) -> Tensor:
+    """Draw items uniformly that are not the target, nor the padding item 0.
+
+    Args:
+        targets: Item ids [B] in 1..N-1.
+        n: Items for each of them, K.
+        n_items: N, the padding item included; at least 3.
+
+    Returns:
+        Item ids [B, K], drawn with replacement.
+    """
+    drawn = torch.randint(1, n_items - 1, (len(targets), n), device=targets.device)  # [B, K]
+    return drawn + (drawn >= targets[:, None])  # [B, K], the target is skipped

@@ -115,8 +115,12 @@ class SASEncoder(nn.Module):
 
     def embed(self, item_seq: Tensor) -> Tensor:
         """Return the input of the blocks before dropout: [B, L] item ids -> [B, L, D]."""
-        position_emb = self.position_embedding.weight[: item_seq.size(1)]  # [L, D]
-        return self.LayerNorm(self.item_embedding(item_seq) + position_emb)  # [B, L, D]
+        return self.embed_items(self.item_embedding(item_seq))
+
+    def embed_items(self, item_emb: Tensor) -> Tensor:
+        """Return the input of the blocks before dropout: item embeddings [B, L, D] -> the same."""
+        position_emb = self.position_embedding.weight[: item_emb.size(1)]  # [L, D]
+        return self.LayerNorm(item_emb + position_emb)  # [B, L, D]
 
     def encode_embedded(self, embedded: Tensor, item_seq_len: Tensor) -> Tensor:
         """Return the state at the last position of each row of :meth:`embed`'s output.

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ext.modules.losses import info_nce, item_cross_entropy
+from recbole_ext.modules.losses import (
+    bpr,
+    coding_rate,
+    consistency,
+    diversity,
+    info_nce,
+    item_cross_entropy,
+    match_info_nce,
+    matching_bce,
+)
 from recbole_ext.types import UserError
 
 
@@ -79,3 +88,130 @@ def test_item_cross_entropy_leaves_the_padding_row_alone():
     weight = torch.randn(8, 3, requires_grad=True)
     item_cross_entropy(torch.randn(5, 3), weight, torch.tensor([1, 7, 3, 3, 2])).backward()
     assert (weight.grad[0] == 0).all() and (weight.grad[1:] != 0).all()
+
+
+def test_bpr():
+    rng = np.random.default_rng(2)
+    positive, negative = rng.normal(size=4), rng.normal(size=(4, 3))
+    expected = np.mean(
+        [
+            -np.log(1 / (1 + np.exp(n - p)))
+            for p, row in zip(positive, negative, strict=True)
+            for n in row
+        ]
+    )
+    found = bpr(torch.from_numpy(positive), torch.from_numpy(negative))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    assert bpr(torch.zeros(2), torch.zeros(2, 5)).item() == pytest.approx(np.log(2))
+
+
+def test_matching_bce():
+    rng = np.random.default_rng(3)
+    positive, negative = rng.normal(size=4), rng.normal(size=(4, 3))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    expected = -np.log(sigmoid(positive)).mean() / 2 - np.log(1 - sigmoid(negative)).mean() / 2
+    found = matching_bce(torch.from_numpy(positive), torch.from_numpy(negative))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_bce_of_raw_cosines_has_a_floor():
+    """At best a match has cosine 1 and the others -1: log(1 + 1/e). A scale gets below it."""
+    ones = torch.ones(3)
+    assert matching_bce(ones, -ones[:, None]).item() == pytest.approx(0.313, abs=5e-4)
+    assert matching_bce(10 * ones, -10 * ones[:, None]).item() < 1e-4
+
+
+def numpy_match(queries, keys, ids, temperature):
+    """Row by row; of several query vectors the nearest counts; equal ids are no negatives."""
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    losses = []
+    for i, query in enumerate(queries):
+        powers = [
+            np.exp(max(cosine(q, key) for q in np.atleast_2d(query)) / temperature) for key in keys
+        ]
+        others = sum(power for power, name in zip(powers, ids, strict=True) if name != ids[i])
+        losses.append(-np.log(powers[i] / (powers[i] + others)))
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize("n_vectors", [None, 3])
+def test_match_info_nce(n_vectors):
+    rng = np.random.default_rng(4)
+    queries = rng.normal(size=(5, 4) if n_vectors is None else (5, n_vectors, 4))
+    keys, ids = rng.normal(size=(5, 4)), np.array([7, 8, 7, 9, 1])
+    found = match_info_nce(
+        torch.from_numpy(queries),
+        torch.from_numpy(keys),
+        temperature=0.3,
+        ids=torch.from_numpy(ids),
+    )
+    assert found.item() == pytest.approx(numpy_match(queries, keys, ids, 0.3), rel=1e-9)
+
+
+def test_match_info_nce_of_things_that_cannot_be_told_apart():
+    same = torch.ones(6, 3)
+    found = match_info_nce(same, same, temperature=0.1, ids=torch.arange(6))
+    assert found.item() == pytest.approx(np.log(6), rel=1e-6)
+    alone = match_info_nce(same, same, temperature=0.1, ids=torch.ones(6))
+    assert alone.item() == pytest.approx(0, abs=1e-6)  # no negatives: the positive is certain
+
+
+def test_consistency():
+    view = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 1.0], [5.0, 5.0]], requires_grad=True)
+    target = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 0.0]], requires_grad=True)
+    mask = torch.tensor([True, True, True, False])
+    found = consistency(view, target, mask)
+    assert found.item() == pytest.approx((0 + (1 - np.sqrt(0.5)) + 2) / 3, rel=1e-6)
+    found.backward()
+    assert target.grad is None and view.grad[1].any() and not view.grad[3].any()
+    assert consistency(view, target, torch.zeros(4, dtype=torch.bool)).item() == 0
+
+
+def test_the_squared_error_of_unit_vectors_is_next_to_nothing():
+    """Why consistency is a cosine: their mean squared error is 2 (1 - cos) / D."""
+    a, b = torch.nn.functional.normalize(torch.randn(2, 8, 384), dim=-1)
+    distance = consistency(a, b, torch.ones(8, dtype=torch.bool)).item()
+    error = torch.nn.functional.mse_loss(a, b).item()
+    assert error == pytest.approx(2 * distance / 384, rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "size"), [(3, 5), (5, 5), (9, 5)])
+def test_coding_rate(n, size):
+    x = np.random.default_rng(5).normal(size=(2, n, size))
+    unit = x / np.linalg.norm(x, axis=-1, keepdims=True)
+    matrix = np.eye(size) + size / (n * 0.3**2) * np.swapaxes(unit, 1, 2) @ unit
+    expected = np.linalg.slogdet(matrix)[1] / 2
+    np.testing.assert_allclose(coding_rate(torch.from_numpy(x), 0.3).numpy(), expected, rtol=1e-5)
+
+
+def test_coding_rate_in_closed_form():
+    """n equal vectors: 1/2 log(1 + D/eps^2); D orthogonal ones: D/2 log(1 + 1/eps^2)."""
+    equal = torch.ones(1, 6, 4)
+    assert coding_rate(equal, 0.5).item() == pytest.approx(0.5 * np.log(1 + 4 / 0.25), rel=1e-5)
+    orthogonal = torch.eye(4)[None]
+    assert coding_rate(orthogonal, 0.5).item() == pytest.approx(2 * np.log(1 + 1 / 0.25), rel=1e-5)
+
+
+def test_diversity_is_zero_for_orthogonal_vectors_and_falls_as_vectors_part():
+    for n, size in ((3, 5), (5, 5)):
+        assert diversity(torch.eye(size)[None, :n]).item() == pytest.approx(0, abs=1e-6)
+    frame = torch.cat([torch.eye(3), torch.eye(3)])[None]  # six vectors in three dimensions
+    assert diversity(frame).item() == pytest.approx(0, abs=1e-6)
+    torch.manual_seed(0)
+    equal = diversity(torch.ones(2, 4, 8)).item()
+    assert equal == pytest.approx(
+        1 - np.log(1 + 8 / 0.25) / (4 * np.log(1 + 8 / (4 * 0.25))), rel=1e-5
+    )
+    x = torch.nn.Parameter(torch.ones(1, 4, 8) + 0.01 * torch.randn(1, 4, 8))
+    optimizer = torch.optim.SGD([x], lr=1.0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        diversity(x).backward()
+        optimizer.step()
+    assert diversity(x).item() < equal / 4

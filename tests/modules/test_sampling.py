@@ -1,10 +1,10 @@
-"""Same-target sampling: never the row itself, uniform over the others."""
+"""Random choices: what is never drawn, and that the rest is drawn uniformly."""
 
 from __future__ import annotations
 
 import torch
 
-from recbole_ext.modules.sampling import SameTargetSampler
+from recbole_ext.modules.sampling import SameTargetSampler, other_items
 
 TARGETS = torch.tensor([5, 2, 5, 9, 2, 5, 5, 7, 5])
 
@@ -49,3 +49,16 @@ def test_global_generator_decides_and_nothing_is_saved():
     torch.manual_seed(3)
     assert torch.equal(sampler(rows), first)
     assert sampler.state_dict() == {} and first.dtype == torch.int64
+
+
+def test_other_items_are_neither_the_target_nor_padding_and_uniform():
+    torch.manual_seed(0)
+    targets, n = torch.tensor([1, 4, 6]), 20_000  # items 1..6
+    drawn = other_items(targets, n, 7)
+    assert drawn.shape == (3, n)
+    for target, row in zip(targets.tolist(), drawn, strict=True):
+        count = torch.bincount(row, minlength=7).tolist()
+        assert count[0] == count[target] == 0
+        assert all(
+            abs(c - n / 5) < 6 * (n / 5) ** 0.5 for i, c in enumerate(count) if i not in (0, target)
+        )

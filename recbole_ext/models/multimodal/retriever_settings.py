@@ -1,0 +1,60 @@
+"""The settings of the preference retrievers: what is refused before anything is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_ext.modules.pooling import POOLINGS
+from recbole_ext.types import UserError, suggest
+
+CHOICES = {
+    "retrieval_loss": ("softmax", "bpr", "bce"),
+    "softmax": ("full", "in_batch"),
+    "profile": ("pooled", "stored"),
+    "token_pooling": POOLINGS,
+    "profile_pooling": POOLINGS,
+}
+"""Settings that take one of a few words."""
+POSITIVE = (
+    "scale",
+    "n_negatives",
+    "contrastive_temperature",
+    "diversity_epsilon",
+    "content_memory",
+)
+
+
+def check_values(config: Any) -> None:
+    """Refuse values that cannot be meant.
+
+    Raises:
+        UserError: Naming the key, the value and what it takes.
+    """
+    for key, words in CHOICES.items():
+        if config[key] not in words:
+            hint = suggest(str(config[key]), words)
+            raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{hint}")
+    for key in POSITIVE:
+        if config[key] <= 0:
+            raise UserError(f"{key}: {config[key]} must be greater than 0")
+    if config["diversity_top_k"] < 2:
+        raise UserError("diversity_top_k: a list of one is never diverse; take 2 or more")
+    if (config["profile"] == "stored") != bool(config["user_feature"]):
+        raise UserError(
+            "profile: stored and user_feature go together; name the stored texts of the users, "
+            "or set profile: pooled and leave user_feature out"
+        )
+
+
+def text_feature(config: Any) -> str:
+    """Return the name of the items' texts.
+
+    Raises:
+        UserError: None is named.
+    """
+    if not config["text_feature"]:
+        raise UserError(
+            "text_feature: name the stored texts of the items, as --text_feature=title_minilm "
+            "(recbole-ext features builds them)"
+        )
+    return config["text_feature"]
