@@ -65,7 +65,8 @@ class MemoryBank(nn.Module):
             -inf where there is no key, or one of the same item.
         """
         hidden = (ids[:, None] == self.ids) | ~self.filled()  # [B, Q]
-        return (queries @ self.keys.T / temperature).masked_fill(hidden, -torch.inf)
+        keys = self.keys.clone()  # what comes in before the backward pass must not change them
+        return (queries @ keys.T / temperature).masked_fill(hidden, -torch.inf)
 
 
 def bank_info_nce(
