@@ -26,7 +26,7 @@ HELP = {
     "compare": """\
   compare  several models, datasets and seeds; goes on where it was stopped:
            recbole-ext compare --models=Pop,BPR,SASRec --datasets=ml-100k --seeds=3
-           these seeds:                 --seeds=1,2,3
+           these seeds:                 --seeds=1,2,3 (one of them: --seeds=7,)
            any setting, for all:        --epochs=5 --topk=[5,10]
            settings by model, variants: --overrides=file.yaml (examples/compare_*.yaml)
            where to:                    --output_dir=runs/compare
@@ -183,7 +183,7 @@ def _explain(arguments: list[str]) -> int:
     from recbole_ext.report import explain_user
 
     k = options.get("k", "10")
-    if not k.isdigit() or int(k) == 0:
+    if not k.isdecimal() or int(k) == 0:
         raise UserError(f"--k takes a number of neighbours, not '{k}'")
     print(explain_user(Path(options["run"]), options["user"], int(k)))
     return 0

@@ -22,6 +22,8 @@ from recbole_ext.types import UserError
 
 Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
 """(name, seed) -> its settings, and the Config that they give."""
+MOST_SEEDS = 100
+"""Beyond it ``--seeds=2020`` is a seed, and no number of them."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,18 @@ def seeds_of(text: str) -> list[int]:
     """Return the seeds of ``--seeds``: a number of them from RecBole's 2020 up, or a list.
 
     Raises:
-        UserError: No positive number and no list of different whole numbers.
+        UserError: No number from 1 to :data:`MOST_SEEDS`, and no list of different whole numbers.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if not parts or len(set(numbers)) < len(parts):
         raise UserError(f"--seeds={text}: give a number (3) or a list of different ones (1,2,3)")
-    numbers = [int(part) for part in parts]
     if "," in text:
         return numbers
+    if numbers[0] > MOST_SEEDS:
+        raise UserError(
+            f"--seeds={text}: that many seeds are not meant; one seed is written --seeds={text},"
+        )
     if numbers[0] == 0:
         raise UserError("--seeds=0: a comparison needs one seed or more")
     return [2020 + i for i in range(numbers[0])]

@@ -36,9 +36,16 @@ def result_of(folder: Path) -> dict:
 def test_seeds():
     assert seeds_of("3") == [2020, 2021, 2022]
     assert seeds_of("1,5") == [1, 5]
-    for bad in ("", "0", "a", "1,1"):
+    assert seeds_of("2020,") == [2020]
+    for bad in ("", "0", "a", "1,1", "1,01", "²", "1,²"):
         with pytest.raises(UserError, match="--seeds"):
             seeds_of(bad)
+
+
+def test_a_seed_is_not_taken_for_a_number_of_seeds():
+    assert len(seeds_of("100")) == 100
+    with pytest.raises(UserError, match="one seed is written --seeds=2020,$"):
+        seeds_of("2020")
 
 
 def test_unequal_rankings_are_refused_before_anything_runs(overrides, tmp_path):
