@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -154,22 +156,24 @@ def _compare(arguments: list[str]) -> int:
         )
     from recbole_ext.compare.plan import plan, seeds_of
     from recbole_ext.compare.report import write_report
-    from recbole_ext.compare.runner import read_dataset, run_all
+    from recbole_ext.compare.runner import read_dataset, run_all, sole_command
 
     place = Path(options.get("output_dir") or "runs/compare")
     seeds = seeds_of(options.get("seeds", "3"))
-    runs = plan(
-        models,
-        datasets,
-        seeds,
-        place,
-        options.get("overrides"),
-        overrides,
-        controls,
-        lambda dataset, wanted: read_dataset(dataset, wanted, place),
-    )
-    failures = run_all(runs, place)
-    print(write_report(place))
+    with ExitStack() as held:
+
+        @cache
+        def hold() -> None:  # not before the data are read: a slip leaves no folder
+            held.enter_context(sole_command(place))
+
+        def read(dataset: str, wanted: Any) -> str:
+            hold()
+            return read_dataset(dataset, wanted, place)
+
+        file = options.get("overrides")
+        runs = plan(models, datasets, seeds, place, file, overrides, controls, read)
+        failures = run_all(runs, place)
+        print(write_report(place))
     return 1 if failures else 0
 
 
