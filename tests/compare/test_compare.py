@@ -218,6 +218,74 @@ def test_a_damaged_result_is_written_anew_and_damaged_ranks_are_named(overrides,
         write_report(tmp_path)
 
 
+def test_a_validation_that_is_no_number_is_a_dash(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [2020], tmp_path, overrides)
+    runner.run_all(runs, tmp_path, lambda line: None, in_process)
+    path = runs[0].folder / "result.json"
+    content = json.loads(path.read_text())
+    content["best_valid"] = dict.fromkeys(content["best_valid"])
+    path.write_text(json.dumps(content))
+    lines = []
+    runner.run_all(runs, tmp_path, lines.append, in_process)
+    assert lines[0].endswith("done before, validation ndcg@10 -")
+    assert "| BPR | 1 | - |" in write_report(tmp_path)
+
+
+def test_a_model_that_leaves_no_ranks_is_a_failure(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [2020], tmp_path, overrides)
+
+    def without_ranks(job, log):
+        in_process(job, log)
+        (runs[0].folder / "per_user.parquet").unlink()
+
+    failures = runner.run_all(runs, tmp_path, lambda line: None, without_ranks)
+    assert list(failures.values()) == [
+        "BPR leaves no ranks of single users; leave it out of --models"
+    ]
+
+
+def test_a_damaged_split_is_named_and_its_plots_are_left_out(finished, tmp_path):
+    place = tmp_path / "copy"
+    shutil.copytree(finished, place)
+    assert "by history length" in (write_report(place), (place / "report.html").read_text())[1]
+    for text in (
+        "{",
+        '{"fingerprint": "x"}',
+        '{"fingerprint": "x", "history": 3, "popularity": 3}',
+    ):
+        (place / "data" / "tiny.json").write_text(text)
+        assert f"{place / 'data' / 'tiny.json'} is damaged, so the gain" in write_report(place)
+        assert "by history length</" not in (place / "report.html").read_text()
+
+
+def test_one_name_with_two_settings_is_refused_by_the_report(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [1, 2], tmp_path, overrides, ["--embedding_size=8"])
+    runner.run_all(runs, tmp_path, lambda line: None, in_process)
+    path = runs[1].folder / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**settings, "eval_memory_mib": 7.0}))  # where and how
+    write_report(tmp_path)
+    path.write_text(yaml.safe_dump({**settings, "embedding_size": 16}))
+    with pytest.raises(
+        UserError, match="embedding_size of BPR is 8 with seed 1 and 16 with seed 2"
+    ):
+        write_report(tmp_path)
+
+
+def test_a_second_command_in_the_folder_is_one_sentence(overrides, tmp_path, capsys):
+    place = tmp_path / "compare"
+    command = ["compare", "--models=Pop", "--datasets=tiny", "--seeds=1"]
+    command += [f"--overrides={overrides}", f"--output_dir={place}"]
+    assert main([*command, "--epoch=3"]) == 2
+    assert not place.exists()
+    with runner.sole_command(place):
+        capsys.readouterr()
+        assert main(command) == 2
+        said = f"another process is at work in the comparison's folder {place}; wait until it"
+        assert said in capsys.readouterr().err
+    assert not (place / "data").exists()
+
+
 def test_a_place_that_is_no_folder_is_one_sentence(overrides, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "in"):
