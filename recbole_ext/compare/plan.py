@@ -11,7 +11,7 @@ from typing import Any
 from recbole_ext import __version__
 from recbole_ext.compare.check import Wanted
 from recbole_ext.compare.controls import Variant, variants_of
-from recbole_ext.compare.earlier import Row, refuse_beside_earlier
+from recbole_ext.compare.earlier import Row, refuse_other_fingerprint, refuse_other_protocol
 from recbole_ext.compare.overrides import Overrides, read_overrides
 from recbole_ext.compare.protocol import PROTOCOL, TRAINING, refuse_unequal
 from recbole_ext.compare.refused import (
@@ -150,17 +150,19 @@ def plan(
                 refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
                 refuse_other_data(one.name, config, first, reference)
         _check_starts(variants, configs, seeds[0])
+    settings_of = {d: next(iter(configs.values()))[1].resolved for d, configs in checked.items()}
+    names = [one.name for one in variants]
+    refuse_other_protocol(output_dir, names, settings_of)
     runs: list[Planned] = []
     fingerprints = {
         dataset: fingerprint_of(dataset, _wanted(variants, configs, overrides, seeds[0]))
         for dataset, configs in checked.items()
     }
+    refuse_other_fingerprint(output_dir, names, fingerprints)
     for dataset, configs in checked.items():
         fingerprint = fingerprints[dataset]
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
     refuse_twice([(one.name, one.folder) for one in runs])
-    settings_of = {d: next(iter(configs.values()))[1].resolved for d, configs in checked.items()}
-    refuse_beside_earlier(output_dir, [one.row() for one in runs], settings_of, fingerprints)
     return runs
 
 

@@ -116,5 +116,7 @@ def _gains(data: Analysis, path: Path) -> list[Block]:
         split = load_split(path)
     except UserError as error:
         return [("p", str(error))]
-    fingerprint = data.runs[data.best][0].result["dataset_fingerprint"]
-    return figures.gains(data, split) if split and split.fingerprint == fingerprint else []
+    if split and split.fingerprint == data.runs[data.best][0].result["dataset_fingerprint"]:
+        return figures.gains(data, split)
+    what = "is of other data" if split else "is missing"
+    return [("p", f"{path} {what}, so the gain by history length and popularity is not shown.")]

@@ -256,6 +256,12 @@ def test_a_damaged_split_is_named_and_its_plots_are_left_out(finished, tmp_path)
         (place / "data" / "tiny.json").write_text(text)
         assert f"{place / 'data' / 'tiny.json'} is damaged, so the gain" in write_report(place)
         assert "by history length</" not in (place / "report.html").read_text()
+    (place / "data" / "tiny.json").write_text(
+        '{"fingerprint": "x", "history": {}, "popularity": {}}'
+    )
+    assert "tiny.json is of other data, so the gain" in write_report(place)
+    (place / "data" / "tiny.json").unlink()
+    assert "tiny.json is missing, so the gain" in write_report(place)
 
 
 def test_one_name_with_two_settings_is_refused_by_the_report(overrides, tmp_path):

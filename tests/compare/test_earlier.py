@@ -21,9 +21,13 @@ def compared(tiny_data_path, tmp_path):
     """Compares with settings of its own in one folder; gives the names and seeds of the plan."""
     place = tmp_path / "compare"
 
+    def read(data):
+        assert data is not None, "read"
+        return data
+
     def compared(models, seeds, more=(), data=""):
         path = write_overrides(tmp_path / "all.yaml", {**tiny(tiny_data_path), **dict(more)})
-        runs = plan(models, ["tiny"], seeds, place, path, fingerprint_of=lambda *_: data)
+        runs = plan(models, ["tiny"], seeds, place, path, fingerprint_of=lambda *_: read(data))
         lines = []
         assert runner.run_all(runs, place, lines.append, in_process) == {}
         rows = {(row["name"], row["seed"]) for row in read_plan(place)}
@@ -92,7 +96,7 @@ def test_what_does_not_fit_beside_what_stays_is_refused(compared):
         ({"mask_history": True}, "mask_history on tiny is False for the Pop that is"),
     ):
         with pytest.raises(UserError, match=f"{sentence}.* another --output_dir"):
-            compared(["BPR"], [1], more)
+            compared(["BPR"], [1], more, None)  # and the data are not read
     assert "| Pop" in write_report(compared.place)  # nothing was lost
     rows, (line,) = compared(["BPR", "Pop"], [2], {"topk": [5, 10, 20]})
     assert rows == {("BPR", 2), ("Pop", 2)}  # all of them anew: nothing stays beside them
