@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ HELP = {
     "compare": """\
   compare  several models, datasets and seeds; goes on where it was stopped:
            recbole-ext compare --models=Pop,BPR,SASRec --datasets=ml-100k --seeds=3
-           these seeds:                 --seeds=1,2,3
+           these seeds:                 --seeds=1,2,3 (one of them: --seeds=7,)
            any setting, for all:        --epochs=5 --topk=[5,10]
            settings by model, variants: --overrides=file.yaml (examples/compare_*.yaml)
            where to:                    --output_dir=runs/compare
@@ -199,20 +201,22 @@ def _run_plan(
 ) -> int:
     from recbole_ext.compare.plan import plan, seeds_of
     from recbole_ext.compare.report import write_report
-    from recbole_ext.compare.runner import read_dataset, run_all
+    from recbole_ext.compare.runner import read_dataset, run_all, sole_command
 
-    runs = plan(
-        models,
-        datasets,
-        seeds_of(options.get("seeds", "3")),
-        place,
-        given,
-        overrides,
-        controls,
-        lambda dataset, wanted: read_dataset(dataset, wanted, place),
-    )
-    failures = run_all(runs, place)
-    print(write_report(place))
+    seeds = seeds_of(options.get("seeds", "3"))
+    with ExitStack() as held:
+
+        @cache
+        def hold() -> None:  # not before the data are read: a slip leaves no folder
+            held.enter_context(sole_command(place))
+
+        def read(dataset: str, wanted: Any) -> str:
+            hold()
+            return read_dataset(dataset, wanted, place)
+
+        runs = plan(models, datasets, seeds, place, given, overrides, controls, read)
+        failures = run_all(runs, place)
+        print(write_report(place))
     return 1 if failures else 0
 
 
@@ -226,7 +230,7 @@ def _explain(arguments: list[str]) -> int:
     from recbole_ext.report import explain_user
 
     k = options.get("k", "10")
-    if not k.isdigit() or int(k) == 0:
+    if not k.isdecimal() or int(k) == 0:
         raise UserError(f"--k takes a number of neighbours, not '{k}'")
     print(explain_user(Path(options["run"]), options["user"], int(k)))
     return 0

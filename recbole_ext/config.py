@@ -166,6 +166,8 @@ class Config(RecBoleConfig):
         ids = merged["gpu_id"]  # 0, "0,1" or [0, 1]
         ids = ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids]
         merged["gpu_id"] = ",".join(map(str, ids)).strip("()[] ")
+        if isinstance(merged["topk"], int) and not isinstance(merged["topk"], bool):
+            merged["topk"] = [merged["topk"]]  # 10, as RecBole takes it; readers have a list
         check_types(merged, typed_comments(self.layers), self.internal_config_dict)
         check_values(merged)
         check_metrics(merged)

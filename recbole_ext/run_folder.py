@@ -99,8 +99,13 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_use(folder: Path, rank: int) -> Iterator[None]:
+def sole_use(folder: Path, rank: int, what: str = "the run folder") -> Iterator[None]:
     """Hold a run folder; of several processes of one run the first holds it for all.
+
+    Args:
+        folder: The folder.
+        rank: Number of the process.
+        what: What the folder is, for the message.
 
     Raises:
         UserError: Another process is at work in it.
@@ -112,7 +117,9 @@ def sole_use(folder: Path, rank: int) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"another process is at work in the run folder {folder}") from None
+            raise UserError(
+                f"another process is at work in {what} {folder}; wait until it has ended"
+            ) from None
         yield
 
 

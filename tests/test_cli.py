@@ -298,6 +298,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["explain", "--run=x", "--user=u1", "--k=few"],
         "--k takes a number of neighbours",
     ),
+    "k of a digit that is no number": (
+        ["explain", "--run=x", "--user=u1", "--k=²"],
+        "--k takes a number of neighbours",
+    ),
 }
 
 

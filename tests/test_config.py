@@ -355,3 +355,11 @@ def test_a_gpu_that_is_not_there_or_is_taken_is_refused(
     four_gpus(monkeypatch)
     with pytest.raises(UserError, match=words):
         device_of(True, gpu_id, rank)
+
+
+@pytest.mark.parametrize("model", ["BPR", "DuoRec"])
+def test_one_length_is_a_list_of_one_for_whoever_reads_it(model):
+    config = Config(model, "ml-100k", overrides=["--topk=10"])
+    assert config["topk"] == config.resolved["topk"] == [10]
+    with pytest.raises(UserError, match="topk takes"):
+        Config(model, "ml-100k", overrides=["--topk=True"])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_ext.compare.collect import Done
+from recbole_ext.registry import get_model
 
 
 class Analysis:
@@ -21,7 +22,8 @@ class Analysis:
         metrics: Metrics by user that every run has.
         metric: The metric that the differences are of: the one of validation, where it has one by
             user.
-        best: Name of the baseline that was best on validation.
+        best: Name of the baseline that was best on validation; the first, where there is none.
+        validated: Whether any run had a validation.
         tied: Name -> metric -> (RecBole's, ours), means over seeds; see :meth:`Done.tied`.
     """
 
@@ -33,15 +35,18 @@ class Analysis:
         self.metrics = [name for name in done[0].result["test"] if name in done[0].users]
         self.valid_metric = str(self.settings["valid_metric"]).lower()
         self.metric = self.valid_metric if self.valid_metric in self.metrics else self.metrics[0]
+        self.validated = any(one.result["best_valid"] for one in done)
         self.best = self._best_baseline()
         self.tied = {name: both for name, runs in self.runs.items() if (both := _tied(runs))}
 
     def _best_baseline(self) -> str:
-        # a model that starts from another is what is compared; the others are its baselines
+        # a model made to start from another is what is compared, however it started here; the
+        # others are its baselines
         baselines = [
             name
             for name, runs in self.runs.items()
-            if not runs[0].result["warm_start"] and not self.is_control(name)
+            if not self.is_control(name)
+            and not getattr(get_model(runs[0].row["model"]), "warm_start", None)
         ]
 
         # by validation: the best on the test would be chosen by what it is then judged on

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext.compare.check import check_wanted, configs_of
+from recbole_ext.compare.controls import mix_of
 from recbole_ext.compare.split import read_split, write_split
+from recbole_ext.config import Config
 from recbole_ext.quick_start import run
+from recbole_ext.settings_kinds import PLACE_KEYS, RESUME_KEYS
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 
@@ -22,7 +25,8 @@ _NOT_COPIED = ("result.json", "per_user.parquet", "train.log", "tensorboard", ".
 def do(job: dict[str, Any]) -> None:
     """Do a job: ``run`` a model, ``extend`` a finished run, or ``read`` a dataset.
 
-    With the dataset the settings of its runs are checked. A run that was begun before is continued.
+    With the dataset the settings of its runs are checked. A run that was begun before is continued,
+    where and how is said now.
     """
     folder = Path(job["folder"])
     if job["kind"] == "read":
@@ -31,15 +35,25 @@ def do(job: dict[str, Any]) -> None:
         check_wanted(configs, len(split.popularity))
         write_split(folder, split)
     elif job["kind"] == "extend":
-        _extend(folder, *map(Path, job["needs"]))
+        source, like = map(Path, job["needs"])
+        _extend(folder, source, like, _place_of(job))
     elif (folder / "config.yaml").is_file():
-        run(resume=folder)
+        run(resume=folder, overrides=_place_of(job))
     else:
         settings = {**job["settings"], "output_dir": str(folder)}
+        if job["mixes_alike"]:
+            settings |= mix_of(Path(job["needs"][-1]))
         run(job["model"], job["dataset"], None, settings, job["overrides"])
 
 
-def _extend(folder: Path, source: Path, like: Path) -> None:
+def _place_of(job: dict[str, Any]) -> list[str]:
+    """Return what a run that goes on may take anew: where its data and its memory are, and how."""
+    config = Config(job["model"], job["dataset"], None, job["settings"], job["overrides"])
+    keys = sorted(PLACE_KEYS & RESUME_KEYS & config.resolved.keys())
+    return [f"--{key}={json.dumps(config.resolved[key])}" for key in keys]
+
+
+def _extend(folder: Path, source: Path, like: Path, place: list[str]) -> None:
     """Let a copy of a finished run go on for as many epochs as ``like`` has trained.
 
     Nothing stops it early, and its test is of its own best epoch, an earlier one perhaps.
@@ -50,7 +64,8 @@ def _extend(folder: Path, source: Path, like: Path) -> None:
         shutil.copytree(source, begun, ignore=shutil.ignore_patterns(*_NOT_COPIED))
         begun.rename(folder)  # at once: half a copy must not be resumed
     n_epochs = len(RunLog(source).read()) + len(RunLog(like).read())
-    run(resume=folder, overrides=[f"--epochs={n_epochs}", f"--stopping_step={n_epochs}"])
+    longer = [f"--epochs={n_epochs}", f"--stopping_step={n_epochs}"]
+    run(resume=folder, overrides=[*place, *longer])
 
 
 def _end_with_parent() -> None:

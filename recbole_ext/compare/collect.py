@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from recbole_ext.compare.protocol import refuse_unequal
+from recbole_ext.compare.start import Start, read_start
 from recbole_ext.compare.statistics import per_user
+from recbole_ext.settings_kinds import PLACE_KEYS
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
@@ -20,6 +23,8 @@ from recbole_ext.types import UserError
 _COLUMNS = {"name", "model", "dataset", "seed", "control_of", "folder", "failure"}
 _TOLERANCE = 1e-3
 """RecBole rounds its metrics to four digits; beyond this two numbers are not of one ranking."""
+_OF_A_SEED = {"seed", "pretrained_path", "pretrain_dir", *PLACE_KEYS} - {"accelerate"}
+"""Settings that may differ between the seeds of one name."""
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Done:
         settings: ``config.yaml``.
         ranks: ``per_user.parquet``, a row per positive of the test, sorted by user and item.
         epochs: The records of ``metrics.jsonl``.
-        before: ``result.json`` of its warm start, if it had one.
+        start: What it started from.
     """
 
     row: dict[str, Any]
@@ -40,7 +45,7 @@ class Done:
     settings: dict[str, Any]
     ranks: pd.DataFrame
     epochs: list[dict[str, Any]]
-    before: dict[str, Any] | None = None
+    start: Start
 
     @property
     def name(self) -> str:
@@ -49,13 +54,23 @@ class Done:
 
     @property
     def seconds(self) -> float:
-        """Seconds of its training, validations included, its warm start's left out."""
-        return self.result["seconds"]["train"]
+        """Seconds of its training, validations included, its start's left out."""
+        if not self.start.n_epochs:
+            return self.result["seconds"]["train"]
+        # what goes on from a run has that one's epochs before its own
+        own = self.epochs[self.start.n_epochs :]
+        return sum(one["train_seconds"] + (one["valid_seconds"] or 0.0) for one in own)
 
     @property
     def seconds_in_all(self) -> float:
-        """The same with its warm start's."""
-        return self.seconds + (self.before["seconds"]["train"] if self.before else 0.0)
+        """The same with its start's; NaN where these are not known."""
+        before = self.start.seconds
+        return math.nan if before is None else self.seconds + before
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of its epochs, its start's left out."""
+        return self.result["n_epochs"] - self.start.n_epochs
 
     @cached_property
     def users(self) -> pd.DataFrame:
@@ -126,19 +141,24 @@ def read_runs(place: Path, rows: list[dict[str, Any]]) -> list[Done]:
     Raises:
         UserError: Two of them differ in what must be equal; each is named.
     """
+    shown = {row["folder"] for row in rows}
     done = [
-        _read(place / row["folder"], row)
+        _read(place, row, shown)
         for row in rows
         if all((place / row["folder"] / n).is_file() for n in ("result.json", "per_user.parquet"))
     ]
-    for one in done[1:]:
+    for number, one in enumerate(done):
         _refuse_unequal(done[0], one)
+        for other in done[:number]:
+            if other.name == one.name:
+                _refuse_two_settings(other, one)
     return done
 
 
-def _read(folder: Path, row: dict[str, Any]) -> Done:
+def _read(place: Path, row: dict[str, Any], shown: set[str]) -> Done:
+    folder = place / row["folder"]
     try:
-        return _read_files(folder, row)
+        return _read_files(place, row, shown)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}: the run of {row['name']}, seed {row['seed']}, cannot be read "
@@ -147,19 +167,28 @@ def _read(folder: Path, row: dict[str, Any]) -> Done:
         ) from error
 
 
-def _read_files(folder: Path, row: dict[str, Any]) -> Done:
+def _read_files(place: Path, row: dict[str, Any], shown: set[str]) -> Done:
+    folder = place / row["folder"]
     settings = read_yaml(folder / "config.yaml")
     ranks = pd.read_parquet(folder / "per_user.parquet")
     ranks = ranks.sort_values([settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]])
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    warm_start = Path(result["warm_start"] or "") / "result.json"
-    before = (
-        json.loads(warm_start.read_text(encoding="utf-8"))
-        if result["warm_start"] and warm_start.is_file()
-        else None
-    )
-    epochs = RunLog(folder).read()
-    return Done(row, result, settings, ranks.reset_index(drop=True), epochs, before)
+    start, epochs = read_start(place, row, result, shown), RunLog(folder).read()
+    return Done(row, result, settings, ranks.reset_index(drop=True), epochs, start)
+
+
+def _refuse_two_settings(first: Done, other: Done) -> None:
+    """Refuse one name for two settings: its row would be a mean over both."""
+    if first.row["control_of"]:  # how long one goes on, and what its mix is, is its seed's
+        return
+    ours, theirs = first.settings, other.settings
+    for key in sorted((ours.keys() & theirs.keys()) - _OF_A_SEED):
+        if ours[key] != theirs[key]:
+            raise UserError(
+                f"{key} of {first.name} is {ours[key]} with seed {first.row['seed']} and "
+                f"{theirs[key]} with seed {other.row['seed']}: one row cannot hold both; give the "
+                "comparison's command once more, with the seeds that the report shall have"
+            )
 
 
 def _refuse_unequal(first: Done, other: Done) -> None:

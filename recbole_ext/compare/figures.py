@@ -52,6 +52,10 @@ def training(data: Analysis) -> list[Block]:
         )
         for name, runs in data.runs.items()
     }
+    # a start of unknown cost has no place there
+    points = {name: point for name, point in points.items() if not np.isnan(point[0])}
+    if not points:
+        return found
     title = f"Test {data.metric} against training time"
     x = "seconds, warm start included (logarithm)"
     found.append(("figure", charts.scatter(title, x, data.metric, points, names)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,17 @@ from typing import Any
 from recbole_ext import __version__
 from recbole_ext.compare.check import Wanted
 from recbole_ext.compare.controls import Variant, variants_of
+from recbole_ext.compare.earlier import Row, refuse_other_fingerprint, refuse_other_protocol
 from recbole_ext.compare.overrides import Overrides, read_overrides
-from recbole_ext.compare.protocol import BY_USER, PROTOCOL, TRAINING, refuse_unequal
+from recbole_ext.compare.protocol import PROTOCOL, TRAINING, refuse_unequal
+from recbole_ext.compare.refused import (
+    refuse_controls,
+    refuse_lost,
+    refuse_other_data,
+    refuse_other_encoder,
+    refuse_twice,
+    refuse_unfit,
+)
 from recbole_ext.config import Config
 from recbole_ext.data.check import check_files
 from recbole_ext.registry import can_accelerate, get_model
@@ -22,6 +31,8 @@ from recbole_ext.types import UserError
 
 Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
 """(name, seed) -> its settings, and the Config that they give."""
+MOST_SEEDS = 100
+"""Beyond it ``--seeds=2020`` is a seed, and no number of them."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,13 @@ class Planned:
         settings: Its settings.
         overrides: The user's ``--key=value``, stronger than all but a control's own.
         folder: Run folder, named by a digest of settings, data and what it needs.
+        digest: The same without the seed: what the runs of one name have in common.
         needs: Run folders that must be done before: its warm start's; for ``extends`` the run that
-            goes on, and the one whose epochs are counted.
+            goes on, and the one whose epochs are counted; for ``mixes_alike`` last the one whose
+            mix it takes.
         control_of: The model that it is a control of.
         extends: See :class:`~recbole_ext.compare.controls.Variant`.
+        mixes_alike: The same.
     """
 
     name: str
@@ -49,23 +63,43 @@ class Planned:
     settings: dict[str, Any]
     overrides: tuple[str, ...]
     folder: Path
+    digest: str
     needs: tuple[Path, ...] = ()
     control_of: str | None = None
     extends: bool = False
+    mixes_alike: bool = False
+
+    def row(self, failure: str | None = None) -> Row:
+        """Return what ``plan.json`` says of it."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "control_of": self.control_of,
+            "extends": f"runs/{self.needs[0].name}" if self.extends else None,
+            "digest": self.digest,
+            "folder": f"runs/{self.folder.name}",
+            "failure": failure,
+        }
 
 
 def seeds_of(text: str) -> list[int]:
     """Return the seeds of ``--seeds``: a number of them from RecBole's 2020 up, or a list.
 
     Raises:
-        UserError: No positive number and no list of different whole numbers.
+        UserError: No number from 1 to :data:`MOST_SEEDS`, and no list of different whole numbers.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if not parts or len(set(numbers)) < len(parts):
         raise UserError(f"--seeds={text}: give a number (3) or a list of different ones (1,2,3)")
-    numbers = [int(part) for part in parts]
     if "," in text:
         return numbers
+    if numbers[0] > MOST_SEEDS:
+        raise UserError(
+            f"--seeds={text}: that many seeds are not meant; one seed is written --seeds={text},"
+        )
     if numbers[0] == 0:
         raise UserError("--seeds=0: a comparison needs one seed or more")
     return [2020 + i for i in range(numbers[0])]
@@ -102,27 +136,35 @@ def plan(
     if not isinstance(given, Overrides):
         given = read_overrides(given, models, datasets)
     variants = _in_order(variants_of(models, given.variants, controls))
-    # it is for some models only, so it cannot go to all as other settings do
     said = parse_overrides(overrides)
-    accelerate = said.get("accelerate", given.for_all.get("accelerate", True))
-    overrides = tuple(one for one in overrides if not one.startswith("--accelerate="))
     checked: dict[str, Configs] = {dataset: {} for dataset in datasets}
     for dataset, configs in checked.items():
         for seed in seeds:
             for one in variants:
-                settings = _settings_of(one, dataset, seed, given, bool(accelerate))
-                config = Config(one.model, dataset, None, settings, overrides)
-                _refuse_lost(one, seed, said)
-                _refuse_no_ranks(config)
+                settings = _settings_of(one, dataset, seed, given, said)
+                arguments = _overrides_of(one, overrides)
+                config = Config(one.model, dataset, None, settings, arguments)
+                refuse_lost(one, seed, said)
+                refuse_unfit(config)
                 check_files(config)
                 configs[one.name, seed] = settings, config
                 (first, _), (_, reference) = next(iter(configs.items()))
                 refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
+                refuse_other_data(one.name, config, first, reference)
+        _check_starts(variants, configs, seeds[0])
+    settings_of = {d: next(iter(configs.values()))[1].resolved for d, configs in checked.items()}
+    names = [one.name for one in variants]
+    refuse_other_protocol(output_dir, names, settings_of)
     runs: list[Planned] = []
+    fingerprints = {
+        dataset: fingerprint_of(dataset, _wanted(variants, configs, overrides, seeds[0]))
+        for dataset, configs in checked.items()
+    }
+    refuse_other_fingerprint(output_dir, names, fingerprints)
     for dataset, configs in checked.items():
-        fingerprint = fingerprint_of(dataset, _wanted(variants, configs, overrides, seeds[0]))
+        fingerprint = fingerprints[dataset]
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
-    _refuse_twice(runs)
+    refuse_twice([(one.name, one.folder) for one in runs])
     return runs
 
 
@@ -134,26 +176,59 @@ def _wanted(
             "name": one.name,
             "model": one.model,
             "settings": configs[one.name, seed][0],
-            "overrides": list(overrides),
+            "overrides": list(_overrides_of(one, overrides)),
         }
         for one in variants
     ]
 
 
 def _settings_of(
-    one: Variant, dataset: str, seed: int, given: Overrides, accelerate: bool
+    one: Variant, dataset: str, seed: int, given: Overrides, said: Mapping[str, Any]
 ) -> dict[str, Any]:
     model_class = get_model(one.model)
-    return {
+    for_all = {"accelerate": True, **given.for_all, **given.by_dataset.get(dataset, {})}
+    settings = {
         **PROTOCOL,
         **({} if getattr(model_class, "warm_start", None) else TRAINING),
-        **given.for_all,
-        "accelerate": accelerate and can_accelerate(model_class),
-        **given.by_dataset.get(dataset, {}),
+        **for_all,
+        "accelerate": _accelerate(for_all["accelerate"], model_class),
         **given.by_model.get(one.model, {}),
-        "seed": seed,
-        **one.settings,
     }
+    if "accelerate" in said:
+        settings["accelerate"] = _accelerate(said["accelerate"], model_class)
+    return {**settings, "seed": seed, **one.settings}
+
+
+def _accelerate(wanted: Any, model_class: type) -> bool:
+    """Return it for one of the models: it is for some only, so that it cannot go to all."""
+    if not isinstance(wanted, bool):
+        raise UserError(f"accelerate takes True or False, not {wanted!r}")
+    return wanted and can_accelerate(model_class)
+
+
+def _overrides_of(one: Variant, overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the ``--key=value`` for a run, without what it sets itself."""
+    kept = {"accelerate", *one.own}
+    return tuple(text for text in overrides if text[2:].partition("=")[0] not in kept)
+
+
+def _base_of(one: Variant, config: Config, names: Collection[str]) -> str | None:
+    """Return the name of the run of the comparison that a run starts from, if it does."""
+    wanted = getattr(config.model_class, "warm_start", None)
+    if wanted not in names or config["pretrained_path"] or config["pretrain"] != "auto":
+        return None
+    return wanted
+
+
+def _check_starts(variants: Sequence[Variant], configs: Configs, seed: int) -> None:
+    names = {one.name for one in variants}
+    bases = {one.name: _base_of(one, configs[one.name, seed][1], names) for one in variants}
+    for one in variants:
+        base = bases[one.name]
+        if base:
+            theirs = configs[base, seed][1]
+            refuse_other_encoder(one.name, configs[one.name, seed][1], base, theirs)
+        refuse_controls(one, one.extends and bases[one.control_of or ""] == one.model)
 
 
 def _of_dataset(
@@ -164,36 +239,37 @@ def _of_dataset(
     output_dir: Path,
     fingerprint: str,
 ) -> list[Planned]:
-    runs: list[Planned] = []
-    folders: dict[tuple[str, int], Path] = {}
+    runs: dict[tuple[str, int], Planned] = {}
     by_name = {one.name: one for one in variants}
     for (variant, seed), (settings, config) in configs.items():
         one = by_name[variant]
-        wanted = getattr(config.model_class, "warm_start", None)
-        names = [one.model, one.control_of] if one.extends else [wanted]
-        needs = tuple(folders[n, seed] for n in names if n and (n, seed) in folders)
-        digest = _digest(config.resolved, needs, fingerprint, one)
+        base = _base_of(one, config, by_name)
+        names = [one.model] if one.extends else [base] if base else []
+        names += [one.control_of] if one.control_of and (one.extends or one.mixes_alike) else []
+        needed = [runs[name, seed] for name in names]
+        needs = tuple(other.folder for other in needed)
+        digest = _digest(config.resolved, [f.name for f in needs], fingerprint, one)
         name = f"{config['model']}-{dataset}-{seed}-{digest}"
-        folder = folders[one.name, seed] = output_dir.resolve() / "runs" / name
-        if wanted and needs:
+        if base:
             settings["pretrained_path"] = str(needs[0])
-        elif wanted:
+        elif getattr(config.model_class, "warm_start", None):
             settings["pretrain_dir"] = str(output_dir.resolve() / "pretrained")
-        runs.append(
-            Planned(
-                one.name,
-                one.model,
-                dataset,
-                seed,
-                settings,
-                tuple(overrides),
-                folder,
-                needs,
-                one.control_of,
-                one.extends,
-            )
+        seedless = {key: value for key, value in config.resolved.items() if key != "seed"}
+        runs[variant, seed] = Planned(
+            one.name,
+            one.model,
+            dataset,
+            seed,
+            settings,
+            _overrides_of(one, overrides),
+            output_dir.resolve() / "runs" / name,
+            _digest(seedless, [other.digest for other in needed], fingerprint, one),
+            needs,
+            one.control_of,
+            one.extends,
+            one.mixes_alike,
         )
-    return runs
+    return list(runs.values())
 
 
 def _in_order(variants: Sequence[Variant]) -> list[Variant]:
@@ -211,38 +287,8 @@ def _in_order(variants: Sequence[Variant]) -> list[Variant]:
     return sorted(ordered, key=lambda one: one.control_of is not None)
 
 
-def _refuse_lost(one: Variant, seed: int, said: Mapping[str, Any]) -> None:
-    """Refuse a ``--key=value`` that would take from the comparison what it sets itself."""
-    leave = "leave it out, or leave out " + ("--controls" if one.control_of else "the variant")
-    for key, value in {"seed": seed, **one.settings}.items():
-        if key in said and said[key] != value:
-            hint = "give --seeds=1,2,3" if key == "seed" else leave
-            raise UserError(f"--{key} is set by the comparison (for {one.name}); {hint}")
-
-
-def _refuse_twice(runs: Sequence[Planned]) -> None:
-    """Refuse two names for one run."""
-    names: dict[Path, str] = {}
-    for one in runs:
-        first = names.setdefault(one.folder, one.name)
-        if first != one.name:
-            raise UserError(
-                f"'{one.name}' and '{first}' have the same settings; change a setting of a model "
-                "or variant, or leave one of them out"
-            )
-
-
-def _refuse_no_ranks(config: Config) -> None:
-    metrics = [str(name).lower() for name in config["metrics"]]
-    if not set(metrics) & set(BY_USER):
-        raise UserError(
-            f"metrics {config['metrics']}: a comparison is of ranks, by user; name one or more of "
-            f"{', '.join(BY_USER)}"
-        )
-
-
-def _digest(settings: dict[str, Any], needs: Sequence[Path], fingerprint: str, one: Variant) -> str:
+def _digest(settings: dict[str, Any], needs: list[str], fingerprint: str, one: Variant) -> str:
     # accelerate draws other random numbers, so here it is no matter of where and how
     kept = sorted((k, v) for k, v in settings.items() if k not in PLACE_KEYS - {"accelerate"})
-    text = f"{__version__} {fingerprint} {[n.name for n in needs]} {one.extends} {kept!r}"
+    text = f"{__version__} {fingerprint} {needs} {one.extends} {kept!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

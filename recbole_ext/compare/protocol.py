@@ -52,7 +52,12 @@ SHOWN_KEYS = (
 
 
 def refuse_unequal(
-    one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, Any], dataset: str
+    one: str,
+    ours: Mapping[str, Any],
+    other: str,
+    theirs: Mapping[str, Any],
+    dataset: str,
+    remedy: str = "set one for all",
 ) -> None:
     """Refuse two runs whose numbers do not belong into one table.
 
@@ -62,6 +67,7 @@ def refuse_unequal(
         other: Name of another run.
         theirs: Its settings.
         dataset: The dataset of both.
+        remedy: What to do about it.
 
     Raises:
         UserError: Naming the first setting in which they differ.
@@ -70,5 +76,5 @@ def refuse_unequal(
         if ours.get(key) != theirs.get(key):
             raise UserError(
                 f"{key} on {dataset} is {ours.get(key)} for {one} and {theirs.get(key)} for "
-                f"{other}: their numbers do not compare; set one for all"
+                f"{other}: their numbers do not compare; {remedy}"
             )

@@ -12,8 +12,9 @@ from recbole_ext.compare.analysis import Analysis
 from recbole_ext.compare.collect import Done, read_plan, read_runs
 from recbole_ext.compare.page import Block, html, markdown
 from recbole_ext.compare.runner import split_file
-from recbole_ext.compare.split import Split, load_split
+from recbole_ext.compare.split import load_split
 from recbole_ext.run_folder import write_text
+from recbole_ext.types import UserError
 
 _COLUMNS = ["dataset", "model", "seed", "metric", "value"]
 
@@ -36,8 +37,7 @@ def write_report(place: Path) -> str:
         if not done:
             continue
         data = Analysis(done)
-        split = load_split(split_file(place, dataset))
-        blocks += _dataset(data, split)
+        blocks += _dataset(data, split_file(place, dataset))
         csv += [
             (dataset, one.name, one.row["seed"], metric, one.users[metric].mean())
             for one in done
@@ -60,7 +60,7 @@ def _missing(rows: list[dict[str, Any]], done: list[Done]) -> list[Block]:
     ]
 
 
-def _dataset(data: Analysis, split: Split | None) -> list[Block]:
+def _dataset(data: Analysis, split: Path) -> list[Block]:
     blocks: list[Block] = [
         ("h3", "Quality on the test"),
         ("table", tables.quality(data)),
@@ -79,7 +79,7 @@ def _dataset(data: Analysis, split: Split | None) -> list[Block]:
             ("h3", f"Against {data.best}"),
             (
                 "p",
-                f"{data.best} is the baseline with the best {data.valid_metric} on validation. "
+                f"{data.best} is the {_which(data)}. "
                 "Paired over users: bootstrap interval, and p of a sign-flip permutation test "
                 f"with Holm's correction for {len(pairs)} comparisons.",
             ),
@@ -92,9 +92,8 @@ def _dataset(data: Analysis, split: Split | None) -> list[Block]:
                 ("h3", f"{name} against its controls"),
                 ("table", tables.differences(data, pairs, f"gain of {name} over")),
             ]
-    fingerprint = data.runs[data.best][0].result["dataset_fingerprint"]
-    if split and split.fingerprint == fingerprint and others:
-        blocks += figures.gains(data, split)
+    if others:
+        blocks += _gains(data, split)
     blocks += [
         ("h3", "Cost"),
         ("table", tables.cost(data)),
@@ -103,3 +102,21 @@ def _dataset(data: Analysis, split: Split | None) -> list[Block]:
         ("table", tables.equal(data)),
     ]
     return blocks
+
+
+def _which(data: Analysis) -> str:
+    if not data.validated:
+        return "first baseline (there is no validation to choose by)"
+    return f"baseline with the best {data.valid_metric} on validation"
+
+
+def _gains(data: Analysis, path: Path) -> list[Block]:
+    """Return the plots that need the split, or why they are not there."""
+    try:
+        split = load_split(path)
+    except UserError as error:
+        return [("p", str(error))]
+    if split and split.fingerprint == data.runs[data.best][0].result["dataset_fingerprint"]:
+        return figures.gains(data, split)
+    what = "is of other data" if split else "is missing"
+    return [("p", f"{path} {what}, so the gain by history length and popularity is not shown.")]

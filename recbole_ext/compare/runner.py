@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext.compare.check import Wanted
-from recbole_ext.compare.collect import read_plan
+from recbole_ext.compare.earlier import earlier_rows
 from recbole_ext.compare.plan import Planned
-from recbole_ext.run_folder import write_text
+from recbole_ext.run_folder import sole_use, write_text
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
@@ -44,7 +44,9 @@ def run_all(
     _make_folder(output_dir)
     failures: dict[str, str] = {}
     spent: list[float] = []
-    _write_plan(runs, output_dir, failures)  # a report before the end says what is missing
+    gone = _write_plan(runs, output_dir, failures)  # a report before the end says what is missing
+    if gone:
+        say(_gone(gone))
     for number, one in enumerate(runs, 1):
         head = f"[{number}/{len(runs)}] {one.name} on {one.dataset}, seed {one.seed}"
         unmet = [folder.name for folder in one.needs if not is_done(folder)]
@@ -57,6 +59,8 @@ def run_all(
             begin = time.monotonic()
             failure = (work or in_child)(_job(one), one.folder.with_name(f"{one.folder.name}.log"))
             spent.append(time.monotonic() - begin)
+            if not failure and not is_done(one.folder):
+                failure = f"{one.model} leaves no ranks of single users; leave it out of --models"
             if failure:
                 failures[one.folder.name] = failure
             left = sum(not is_done(later.folder) for later in runs[number:])
@@ -68,14 +72,28 @@ def run_all(
 
 
 def is_done(folder: Path) -> bool:
-    """Return whether a run has its result; settings and data are in the folder's name.
+    """Return whether a run has its result and ranks; settings and data are in the folder's name.
 
-    With a damaged one it is not done: it is taken up where it ended, and writes it anew.
+    With damaged ones it is not done: it is taken up where it ended, and writes them anew.
     """
     try:
-        return "best_valid" in json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    is_whole = isinstance(result, dict) and isinstance(result.get("best_valid"), dict)
+    return is_whole and (folder / "per_user.parquet").is_file()
+
+
+@contextmanager
+def sole_command(output_dir: Path) -> Iterator[None]:
+    """Hold a comparison's folder: two commands would lose each other's rows and logs.
+
+    Raises:
+        UserError: Another command is at work in it, or it cannot be written.
+    """
+    _make_folder(output_dir)
+    with sole_use(output_dir, 0, "the comparison's folder"):
+        yield
 
 
 def _make_folder(place: Path) -> None:
@@ -186,34 +204,31 @@ def _job(one: Planned) -> Job:
         "overrides": list(one.overrides),
         "folder": str(one.folder),
         "needs": [str(folder) for folder in one.needs],
+        "mixes_alike": one.mixes_alike,
     }
 
 
 def _valid(folder: Path) -> str:
     best = json.loads((folder / "result.json").read_text(encoding="utf-8"))["best_valid"]
     name = str(read_yaml(folder / "config.yaml")["valid_metric"]).lower()
-    return f"validation {name} {best[name]:.4f}" if name in best else "no validation"
+    if name not in best:
+        return "no validation"
+    return f"validation {name} " + ("-" if best[name] is None else f"{best[name]:.4f}")
 
 
-def _write_plan(runs: Sequence[Planned], output_dir: Path, failures: dict[str, str]) -> None:
-    """Write what there is to report: these runs, and others that the folder had before."""
-    rows: list[dict[str, Any]] = [
-        {
-            "name": one.name,
-            "model": one.model,
-            "dataset": one.dataset,
-            "seed": one.seed,
-            "control_of": one.control_of,
-            "folder": f"runs/{one.folder.name}",
-            "failure": failures.get(one.folder.name),
-        }
-        for one in runs
-    ]
-    mine = {_key(row) for row in rows}
-    if (output_dir / "plan.json").is_file():
-        rows += [row for row in read_plan(output_dir) if _key(row) not in mine]
-    write_text(output_dir / "plan.json", json.dumps(rows, indent=2) + "\n")
+def _write_plan(
+    runs: Sequence[Planned], output_dir: Path, failures: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Write what there is to report, with what stays from before; return the rows that do not."""
+    rows = [one.row(failures.get(one.folder.name)) for one in runs]
+    stay, gone = earlier_rows(output_dir, rows)
+    write_text(output_dir / "plan.json", json.dumps([*rows, *stay], indent=2) + "\n")
+    return gone
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["dataset"], row["name"], row["seed"]
+def _gone(rows: Sequence[dict[str, Any]]) -> str:
+    names = dict.fromkeys(f"{row['name']} on {row['dataset']}, seed {row['seed']}" for row in rows)
+    return (
+        "no longer in the report, for the settings, data or version of its name are others now or "
+        f"are not known (the folders stay): {'; '.join(names)}"
+    )

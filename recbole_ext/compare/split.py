@@ -13,6 +13,7 @@ import numpy as np
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
 from recbole_ext.run_folder import write_text
+from recbole_ext.types import UserError
 
 _OF_A_MODEL = {"model", "dataset", "callbacks", "train_neg_sample_args", "loss_type"}
 
@@ -64,5 +65,20 @@ def write_split(path: Path, split: Split) -> None:
 
 
 def load_split(path: Path) -> Split | None:
-    """Return what :func:`write_split` wrote, or ``None`` where there is none."""
-    return Split(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    """Return what :func:`write_split` wrote, or ``None`` where there is none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = Split(**json.loads(path.read_text(encoding="utf-8")))
+        if isinstance(found.history, dict) and isinstance(found.popularity, dict):
+            return found
+    except (OSError, ValueError, TypeError):
+        pass
+    raise UserError(
+        f"{path} is damaged, so the gain by history length and item popularity is not shown; give "
+        "the comparison's command once more, which writes it anew"
+    )

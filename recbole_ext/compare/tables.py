@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,11 +82,12 @@ def cost(data: Analysis) -> Table:
         table[0].append("peak GiB, GPU")
     for name, runs in data.runs.items():
         n_parameters = runs[0].result["n_parameters"]
+        in_all = np.mean([one.seconds_in_all for one in runs])
         row = [
             name,
             f"{np.mean([one.seconds for one in runs]):.1f}",
-            f"{np.mean([one.seconds_in_all for one in runs]):.1f}",
-            f"{np.mean([one.result['n_epochs'] for one in runs]):.1f}",
+            "unknown" if np.isnan(in_all) else f"{in_all:.1f}",
+            f"{np.mean([one.n_epochs for one in runs]):.1f}",
             "-" if n_parameters is None else f"{n_parameters:,}",
             f"{_peak(runs, False):.2f}",
         ]
@@ -106,7 +108,7 @@ def _peak(runs: Sequence[Done], gpu: bool) -> float:
 def equal(data: Analysis) -> Table:
     """Return what was the same for all models, and what was not."""
     settings = data.settings
-    args, valid = settings["eval_args"], settings["valid_metric"]
+    args = settings["eval_args"]
     one = next(iter(_all(data)))
     filters = [f"{key}: {settings[key]}" for key in FILTERS if settings.get(key) is not None]
     table = [
@@ -124,7 +126,7 @@ def equal(data: Analysis) -> Table:
             if settings["mask_history"]
             else "none: a user's earlier items are ranked too",
         ],
-        ["early stopping and choice of the epoch", f"{valid} on validation"],
+        ["early stopping and choice of the epoch", _by_model(data, _choice)],
         [
             "tuning budget",
             "none: no settings were searched, each model has those of its files and yours"
@@ -134,7 +136,7 @@ def equal(data: Analysis) -> Table:
     ]
     for key in SHOWN_KEYS:
         table.append([_LABELS.get(key, key), _by_model(data, _setting(key))])
-    table.append(["starts from", _by_model(data, _start)])
+    table.append(["starts from", _by_model(data, lambda one: one.start.text)])
     table.append(["versions", _by_model(data, _versions)])
     return table
 
@@ -150,10 +152,13 @@ def _setting(key: str) -> Callable[[Done], Any]:
     return lambda one: one.settings.get(key)
 
 
-def _start(one: Done) -> str:
-    if one.row["control_of"] and not one.before:
-        return f"the finished {one.row['model']} of the same seed"
-    return f"{one.before['model']} of the same seed" if one.before else "nothing"
+def _choice(one: Done) -> str:
+    has_validation = bool(one.result["best_valid"])
+    return (
+        f"{one.settings['valid_metric']} on validation"
+        if has_validation
+        else "none: the last epoch"
+    )
 
 
 def _versions(one: Done) -> str:
@@ -162,9 +167,13 @@ def _versions(one: Done) -> str:
 
 
 def _variants(data: Analysis) -> str:
-    found = [n for n, runs in data.runs.items() if n != runs[0].row["model"]]
-    found = [name for name in found if not data.is_control(name)]
-    return f"; of one model {len(found)} more settings are shown" if found else ""
+    models = [
+        runs[0].row["model"]
+        for name, runs in data.runs.items()
+        if name != runs[0].row["model"] and not data.is_control(name)
+    ]
+    counts = ", ".join(f"{n} of {model}" for model, n in Counter(models).items())
+    return f"; variants with other settings are shown: {counts}" if counts else ""
 
 
 def _calibrated(data: Analysis) -> str:
@@ -177,11 +186,16 @@ def _calibrated(data: Analysis) -> str:
 
 
 def _by_model(data: Analysis, value: Callable[[Done], Any]) -> str:
-    """Return a value that all runs have, or each with those that have it, the usual one last."""
+    """Return a value that all runs have, or each with those that have it, the usual one last.
+
+    Where the seeds of a name have several, which may be so of a control, they are named.
+    """
     names: dict[str, dict[str, None]] = {}
     for name, runs in data.runs.items():
-        for one in runs:
-            names.setdefault(str(value(one)), {})[name] = None
+        found = [str(value(one)) for one in runs]
+        for one, what in zip(runs, found, strict=True):
+            who = name if len(set(found)) == 1 else f"{name} (seed {one.row['seed']})"
+            names.setdefault(what, {})[who] = None
     if len(names) == 1:
         return f"{next(iter(names))} for all"
     *few, (usual, _) = sorted(names.items(), key=lambda pair: len(pair[1]))

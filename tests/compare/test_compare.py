@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from recbole_ext.cli import main
 from recbole_ext.compare import runner
 from recbole_ext.compare.analysis import Analysis, quartiles
 from recbole_ext.compare.collect import read_plan, read_runs
+from recbole_ext.compare.controls import MIX_KEYS, mix_of
 from recbole_ext.compare.plan import plan, seeds_of
 from recbole_ext.compare.report import write_report
 from recbole_ext.compare.split import load_split, read_split
@@ -36,9 +38,16 @@ def result_of(folder: Path) -> dict:
 def test_seeds():
     assert seeds_of("3") == [2020, 2021, 2022]
     assert seeds_of("1,5") == [1, 5]
-    for bad in ("", "0", "a", "1,1"):
+    assert seeds_of("2020,") == [2020]
+    for bad in ("", "0", "a", "1,1", "1,01", "²", "1,²"):
         with pytest.raises(UserError, match="--seeds"):
             seeds_of(bad)
+
+
+def test_a_seed_is_not_taken_for_a_number_of_seeds():
+    assert len(seeds_of("100")) == 100
+    with pytest.raises(UserError, match="one seed is written --seeds=2020,$"):
+        seeds_of("2020")
 
 
 def test_unequal_rankings_are_refused_before_anything_runs(overrides, tmp_path):
@@ -192,11 +201,95 @@ def test_a_damaged_result_is_written_anew_and_damaged_ranks_are_named(overrides,
         write_report(tmp_path)
     assert runner.run_all(runs, tmp_path, lambda line: None, in_process) == {}
     assert result_of(folder)["test"] == wanted
+    for text in ("5", "null", '{"best_valid": 3}'):
+        (folder / "result.json").write_text(text)
+        assert not runner.is_done(folder)
+    (folder / "per_user.parquet").unlink()
+    lines = []
+    assert runner.run_all(runs, tmp_path, lines.append, in_process) == {}
+    assert runner.is_done(folder) and "done before" not in lines[0]
+    (folder / "per_user.parquet").unlink()  # the ranks alone
+    assert runner.run_all(runs, tmp_path, lines.append, in_process) == {}
+    assert (folder / "per_user.parquet").is_file()
     (folder / "per_user.parquet").write_bytes(b"nothing")
     with pytest.raises(
         UserError, match=f"{folder.name}: the run of BPR, seed 2020, cannot be read"
     ):
         write_report(tmp_path)
+
+
+def test_a_validation_that_is_no_number_is_a_dash(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [2020], tmp_path, overrides)
+    runner.run_all(runs, tmp_path, lambda line: None, in_process)
+    path = runs[0].folder / "result.json"
+    content = json.loads(path.read_text())
+    content["best_valid"] = dict.fromkeys(content["best_valid"])
+    path.write_text(json.dumps(content))
+    lines = []
+    runner.run_all(runs, tmp_path, lines.append, in_process)
+    assert lines[0].endswith("done before, validation ndcg@10 -")
+    assert "| BPR | 1 | - |" in write_report(tmp_path)
+
+
+def test_a_model_that_leaves_no_ranks_is_a_failure(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [2020], tmp_path, overrides)
+
+    def without_ranks(job, log):
+        in_process(job, log)
+        (runs[0].folder / "per_user.parquet").unlink()
+
+    failures = runner.run_all(runs, tmp_path, lambda line: None, without_ranks)
+    assert list(failures.values()) == [
+        "BPR leaves no ranks of single users; leave it out of --models"
+    ]
+
+
+def test_a_damaged_split_is_named_and_its_plots_are_left_out(finished, tmp_path):
+    place = tmp_path / "copy"
+    shutil.copytree(finished, place)
+    assert "by history length" in (write_report(place), (place / "report.html").read_text())[1]
+    for text in (
+        "{",
+        '{"fingerprint": "x"}',
+        '{"fingerprint": "x", "history": 3, "popularity": 3}',
+    ):
+        (place / "data" / "tiny.json").write_text(text)
+        assert f"{place / 'data' / 'tiny.json'} is damaged, so the gain" in write_report(place)
+        assert "by history length</" not in (place / "report.html").read_text()
+    (place / "data" / "tiny.json").write_text(
+        '{"fingerprint": "x", "history": {}, "popularity": {}}'
+    )
+    assert "tiny.json is of other data, so the gain" in write_report(place)
+    (place / "data" / "tiny.json").unlink()
+    assert "tiny.json is missing, so the gain" in write_report(place)
+
+
+def test_one_name_with_two_settings_is_refused_by_the_report(overrides, tmp_path):
+    runs = plan(["BPR"], ["tiny"], [1, 2], tmp_path, overrides, ["--embedding_size=8"])
+    runner.run_all(runs, tmp_path, lambda line: None, in_process)
+    path = runs[1].folder / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**settings, "eval_memory_mib": 7.0}))  # where and how
+    write_report(tmp_path)
+    path.write_text(yaml.safe_dump({**settings, "embedding_size": 16}))
+    with pytest.raises(
+        UserError, match="embedding_size of BPR is 8 with seed 1 and 16 with seed 2"
+    ):
+        write_report(tmp_path)
+
+
+def test_a_second_command_in_the_folder_is_one_sentence(overrides, tmp_path, capsys):
+    place = tmp_path / "compare"
+    command = ["compare", "--models=Pop", "--datasets=tiny", "--seeds=1"]
+    command += [f"--overrides={overrides}", f"--output_dir={place}"]
+    assert main([*command, "--epoch=3"]) == 2
+    assert not place.exists()
+    with runner.sole_command(place):
+        capsys.readouterr()
+        assert main(command) == 2
+        said = f"another process is at work in the comparison's folder {place}; wait until it"
+        assert said in capsys.readouterr().err
+    assert not (place / "data").exists()
 
 
 def test_a_place_that_is_no_folder_is_one_sentence(overrides, tmp_path):
@@ -304,7 +397,65 @@ def test_what_needs_a_failed_run_is_not_started(overrides, tmp_path):
     assert list(failures.values()) == ["broken", f"it needs {runs[0].folder.name}, which failed"]
 
 
+def test_a_run_that_goes_on_takes_where_and_how_as_it_is_said_now(
+    tiny_data_path, overrides, tmp_path
+):
+    elsewhere = tmp_path / "moved"
+    shutil.copytree(tiny_data_path, elsewhere)
+
+    def planned(*more):
+        return plan(["BPR"], ["tiny"], [2020], tmp_path, overrides, more)[0]
+
+    def job(one):
+        return runner._job(one)
+
+    first = planned()
+    in_process(job(first), tmp_path / "log")
+    (first.folder / "result.json").unlink()
+    again = planned(f"--data_path={elsewhere}", "--eval_memory_mib=7", "--worker=0")
+    assert again.folder == first.folder
+    in_process(job(again), tmp_path / "log")
+    settings = yaml.safe_load((first.folder / "config.yaml").read_text())
+    assert settings["data_path"] == str(elsewhere) and settings["eval_memory_mib"] == 7
+    assert runner.is_done(first.folder)
+
+
+def test_what_goes_on_from_another_run_takes_them_too(finished, tmp_path):
+    by_name = folders(finished)
+    settings = yaml.safe_load((by_name["DuoRec"] / "config.yaml").read_text())
+    given = yaml.safe_load((finished / "all.yaml").read_text())
+    own = {key: settings[key] for key in given.keys() & settings.keys()}
+    job = {
+        "kind": "extend",
+        "model": "DuoRec",
+        "dataset": "tiny",
+        "settings": {**own, **SMALL, "eval_memory_mib": 7.0},
+        "overrides": [],
+        "folder": str(tmp_path / "more"),
+        "needs": [str(by_name[name]) for name in ("DuoRec", "FTRagRec")],
+        "mixes_alike": False,
+    }
+    assert in_process(job, tmp_path / "log") is None
+    assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["eval_memory_mib"] == 7
+
+
 # ---- warm start and controls
+
+
+@pytest.mark.parametrize("mix", ["log_linear", "probability", "gate"])
+def test_the_mix_of_a_finished_run_as_settings(mix, tmp_path):
+    chosen = {"top_k": 20, "temperature": 0.0099999998}
+    chosen |= {"initial_alpha": 0.35} if mix == "gate" else {"alpha": 0.5}
+    chosen |= {"smoothing": 0.1} if mix == "log_linear" else {}
+    (tmp_path / "result.json").write_text(json.dumps({"retrieval": {"mix": mix, **chosen}}))
+    write_overrides(tmp_path / "config.yaml", {"mix": mix, "alpha": None, "train_alpha": None})
+    wanted = {"top_k": 20, "retriever_temperature": 0.01, "learn_temperature": False}
+    if mix != "gate":  # what it was trained with is not what was chosen
+        wanted |= {"alpha": 0.5, "train_alpha": 0.35}
+    if mix == "log_linear":
+        wanted["smoothing"] = 0.1
+    found = mix_of(tmp_path)
+    assert found == wanted and found.keys() <= set(MIX_KEYS)
 
 
 def test_the_warm_start_is_the_run_of_the_comparison(finished):
@@ -337,7 +488,14 @@ def test_controls_are_no_baselines(finished):
     assert data.best in ("Pop", "BPR", "DuoRec")
     assert len(data.controls_of("FTRagRec")) == 4
     random = data.runs["FTRagRec (random neighbours, weight fixed)"][0]
-    assert random.result["retrieval"]["alpha"] == pytest.approx(2.0)
+    keys = ("alpha", "top_k", "smoothing", "temperature")
+    used, wanted = (
+        {key: one.result["retrieval"][key] for key in keys}
+        for one in (random, data.runs["FTRagRec"][0])
+    )
+    assert used == pytest.approx(wanted)
+    assert not random.result["retrieval"]["is_calibrated"]
+    assert random.settings["train_alpha"] == pytest.approx(0.35)
     gain = data.gains("FTRagRec (alpha 0)", "DuoRec")
     assert np.array_equal(gain, np.zeros(30))
 

@@ -32,6 +32,7 @@ def job(tiny_data_path, tmp_path):
         "overrides": [],
         "folder": str(tmp_path / "run"),
         "needs": [],
+        "mixes_alike": False,
     }
 
 

@@ -1,0 +1,80 @@
+"""The words of a report's tables, from runs made by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from recbole_ext.compare import tables
+from recbole_ext.compare.analysis import Analysis
+from recbole_ext.compare.collect import Done
+from recbole_ext.compare.report import _dataset
+from recbole_ext.compare.start import Start
+
+
+def done(name, model="BPR", seed=1, control_of=None, valid=None, warm_start=None, **settings):
+    ranks = pd.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "y"], "rank": [1, 3]})
+    result = {
+        "test": {"ndcg@10": 0.75},
+        "best_valid": {} if valid is None else {"ndcg@10": valid},
+        "dataset_fingerprint": "abc",
+        "versions": {},
+        "warm_start": warm_start,
+        "seconds": {"train": 1.0},
+        "n_epochs": 1,
+        "n_parameters": 3,
+        "peak_memory_gib": {"train": 1.0},
+    }
+    known = {
+        "topk": [10],
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "valid_metric": "NDCG@10",
+        "mask_history": False,
+        "eval_args": {"split": {}, "order": "TO", "group_by": "user", "mode": "full"},
+        **settings,
+    }
+    row = {"name": name, "model": model, "seed": seed, "control_of": control_of, "folder": name}
+    return Done(row, result, known, ranks.assign(ties=0), [], Start())
+
+
+def row_of(runs, head):
+    (value,) = [row[1] for row in tables.equal(Analysis(runs)) if row[0] == head]
+    return value
+
+
+def test_variants_are_counted_by_model():
+    runs = [
+        done("Pop", "Pop"),
+        done("BPR"),
+        done("BPR, wide"),
+        done("BPR, wider"),
+        done("mine", "Pop"),
+        done("control", "BPR", control_of="BPR"),
+    ]
+    said = row_of(runs, "tuning budget")
+    assert said.endswith("; variants with other settings are shown: 2 of BPR, 1 of Pop")
+    assert "variants" not in row_of(runs[:2], "tuning budget")
+
+
+def test_without_validation_nothing_is_chosen_on_it(tmp_path):
+    runs = [done("Pop", "Pop"), done("BPR")]
+    head = "early stopping and choice of the epoch"
+    assert row_of(runs, head) == "none: the last epoch for all"
+    text = str(_dataset(Analysis(runs), tmp_path / "none.json"))
+    assert "on validation" not in text and "Pop is the first baseline" in text
+    runs[1] = done("BPR", valid=0.5)
+    assert row_of(runs, head) == "none: the last epoch: Pop; NDCG@10 on validation: the others"
+    assert "BPR is the baseline with the best ndcg@10 on validation" in str(
+        _dataset(Analysis(runs), tmp_path / "none.json")
+    )
+
+
+def test_seeds_of_a_control_that_differ_are_named():
+    runs = [
+        done("BPR", epochs=9),
+        done("BPR", seed=2, epochs=9),
+        done("Pop", "Pop", epochs=9),
+        done("more", control_of="BPR", epochs=12),
+        done("more", seed=2, control_of="BPR", epochs=15),
+    ]
+    assert row_of(runs, "most epochs") == "12: more (seed 1); 15: more (seed 2); 9: the others"
