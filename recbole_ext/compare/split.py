@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recbole.utils import dataset_arguments
 
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
 from recbole_ext.run_folder import write_text
 from recbole_ext.types import UserError
 
-_OF_A_MODEL = {"model", "dataset", "callbacks", "train_neg_sample_args", "loss_type"}
+_OF_DATA = (*dataset_arguments, "data_path", "encoding", "eval_args", "seed")
+"""Settings that decide what a dataset holds and how it is split, whatever the model."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ def read_split(dataset: str, settings: Mapping[str, Any]) -> Split:
 
     Args:
         dataset: Its name.
-        settings: Those of any model; what Pop knows of them is taken, whose training split has a
-            row per interaction and no prefixes.
+        settings: Those of any model; what is of the data is taken for Pop, whose training split
+            has a row per interaction and no prefixes.
     """
-    known = Config("Pop", dataset).resolved.keys() - _OF_A_MODEL
-    config = Config("Pop", dataset, None, {k: v for k, v in settings.items() if k in known})
+    given = {key: settings[key] for key in _OF_DATA if key in settings}
+    config = Config("Pop", dataset, None, given)
     loaded = create_dataset(config)
     fingerprint = loaded.fingerprint
     train = loaded.build()[0]

@@ -526,6 +526,18 @@ def test_histories_and_popularity_are_of_the_training_split(tiny_data_path):
     assert seen == train["item_id:token"].value_counts().to_dict()
 
 
+@pytest.mark.parametrize("models", [["SASRec", "Pop"], ["DuoRec", "BPR"]])
+def test_the_data_are_read_whatever_model_comes_first(models, overrides, tmp_path):
+    """By the settings of the first, of which some (accelerate) are no other model's."""
+
+    def read(name, wanted):
+        return runner.read_dataset(name, wanted, tmp_path, in_process)
+
+    runs = plan(models, ["tiny"], [1], tmp_path, overrides, fingerprint_of=read)
+    assert [one.name for one in runs] == models
+    assert load_split(tmp_path / "data" / "tiny.json").fingerprint
+
+
 def test_the_split_has_the_runs_fingerprint(finished):
     split = load_split(finished / "data" / "tiny.json")
     fingerprints = {result_of(f)["dataset_fingerprint"] for f in folders(finished).values()}
