@@ -1,7 +1,7 @@
 """Milliseconds to score for one user: text only, cross-modal, and token by token.
 
-On ml-100k with made-up vectors of real sizes: 384 numbers for a text, 16 tokens of it, 49 patches of
-a picture. One user at a time, in evaluation, where the vectors of all items are there already
+On ml-100k with made-up vectors of real sizes: 384 numbers for a text, 16 tokens of it, 49 patches
+of a picture. One user at a time, in evaluation, where the vectors of all items are there already
 (``first`` is the first user, who waits for them): 100 candidates, and all items.
 
     OMP_NUM_THREADS=1 python -m benchmarks.preference_latency
@@ -110,9 +110,8 @@ def main() -> None:
 
     dataset = create_dataset(Config("Pop", "ml-100k"))
     tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
-    print(
-        f"| milliseconds a user, {torch.get_num_threads()} thread(s) | first | 100 | {len(tokens)} |"
-    )
+    n_threads = torch.get_num_threads()
+    print(f"| milliseconds a user, {n_threads} thread(s) | first | 100 | {len(tokens)} |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         _features(Path(place), tokens)
