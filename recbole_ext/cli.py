@@ -41,6 +41,9 @@ HELP = {
     "explain": """\
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
+    "slices": """\
+  slices   a finished run's test by parts: warm and cold items, with and without its features:
+           recbole-ext slices --run=runs/TextPreferenceRetriever-ml-100k-... --cold=5""",
     "features": """\
   features vectors of texts and images: text, image, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
@@ -83,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare": _compare,
         "ablate": _ablate,
         "explain": _explain,
+        "slices": _slices,
         "features": _features,
         "doctor": _doctor,
     }
@@ -240,6 +244,20 @@ def _features(arguments: list[str]) -> int:
     from recbole_ext.feature_commands.command import run
 
     return run(arguments)
+
+
+def _slices(arguments: list[str]) -> int:
+    options, rest = _split(arguments, ("run", "cold"))
+    if rest or not options.get("run"):
+        raise UserError("slices is written: recbole-ext slices --run=<run folder> [--cold=5]")
+    from recbole_ext.evaluation.slices import COLD
+    from recbole_ext.slices_report import slices_of
+
+    cold = options.get("cold", str(COLD))
+    if not cold.isdecimal() or int(cold) < 2:
+        raise UserError(f"--cold takes a number of interactions from 2 up, not '{cold}'")
+    print(slices_of(Path(options["run"]), int(cold)))
+    return 0
 
 
 def _doctor(arguments: list[str]) -> int:

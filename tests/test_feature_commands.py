@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -200,3 +201,36 @@ def test_rows_and_their_problems_are_named(place, capsys):
     files = ("--file=v.npy", "--mapping=m.csv")
     code, out, _ = call(capsys, "import", "--dataset=tiny", "--name=v", *files)
     assert code == 0 and out.endswith("by v.npy\n  2 without: all zeros\n")
+
+
+def test_a_run_by_parts(place, capsys):
+    assert call(capsys, *TEXT)[0] == 0
+    settings = ("--MAX_ITEM_LIST_LENGTH=10", "--epochs=1", "--topk=[5]", "--valid_metric=NDCG@5")
+    run = ("run", "--model=TextPreferenceRetriever", *DATA, "--text_feature=title", *settings)
+    assert main([*run, "--hidden_size=8", "--use_gpu=False", "--output_dir=one"]) == 0
+    capsys.readouterr()
+    assert main(["slices", "--run=one", "--cold=6"]) == 0
+    out = capsys.readouterr().out
+    table = {line[:22].strip(): line[22:].split() for line in out.splitlines()[1:]}
+    ranks = pd.read_parquet("one/per_user.parquet")
+    rows = pd.read_csv(place / "data" / "tiny" / "tiny.inter", sep="\t", dtype={0: str, 1: str})
+    rows = rows.sort_values(["user_id:token", "timestamp:float"])
+    train = rows.drop(rows.groupby("user_id:token").tail(2).index)
+    counts = train["item_id:token"].value_counts()
+    n = ranks["item_id"].map(counts).fillna(0)
+    wanted = {
+        "all": len(ranks),
+        "never seen": (n == 0).sum(),
+        "cold (1 to 5)": n.between(1, 5).sum(),
+    }
+    wanted["without title"] = (ranks["item_id"] == zz_of(place)).sum()
+    wanted["with title"] = len(ranks) - wanted["without title"]
+    for name, count in wanted.items():
+        line = next(line for line in out.splitlines() if line.startswith(name))
+        assert int(line[len(name) :].split()[0]) == count, name
+    result = json.loads((place / "one" / "result.json").read_text())["test"]
+    line = next(line for line in out.splitlines() if line.startswith("all")).split()
+    assert float(line[2]) == pytest.approx(result["recall@5"], abs=1e-4)
+    assert main(["slices", "--run=none"]) == 2
+    assert "none has no ranks (per_user.parquet)" in capsys.readouterr().err
+    assert table

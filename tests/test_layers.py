@@ -26,7 +26,7 @@ LAYERS = (
     ("models",),
     ("trainer", "callbacks", "distributed"),
     ("rerankers", "evaluation"),
-    ("quick_start", "compare", "pipeline", "doctor", "report", "feature_commands"),
+    ("quick_start", "compare", "pipeline", "doctor", "report", "feature_commands", "slices_report"),
     ("cli", "serving"),
     ("__main__",),
 )
