@@ -36,7 +36,7 @@ HELP = {
            the report once more:        recbole-ext compare --report=runs/compare""",
     "ablate": """\
   ablate   a model with each of its switches alone, and with all; a comparison as by `compare`:
-           recbole-ext ablate --model=JointRec --dataset=ml-100k --switches=bank,distill
+           recbole-ext ablate --model=JointRec --dataset=ml-100k --switches=bank,curriculum
            switches of your own:        --switches_file=file.yaml""",
     "explain": """\
   explain  the neighbours behind a user's list:

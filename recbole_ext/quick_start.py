@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,10 @@ def _refuse_lost_checkpoint(folder: Path) -> None:
         )
 
 
+FEATURES = "features.json"
+"""File of a run folder: feature -> the version (generation) that the run is made with."""
+
+
 class Run:
     """One run, built in RecBole's order and with RecBole's seeds: its numbers are RecBole's.
 
@@ -221,12 +226,24 @@ class Run:
                 config, self.model, self.folder, self.callbacks, self.vocabulary
             )
         self.logger.info("%s", self.model)
+        self._keep_features()
         if self.resuming:
             if (self.folder / "last.pt").is_file():
                 trainer.resume_from(self.folder / "last.pt")
             # only now: what a refused resume changed must not stay
             run_folder.write_config(self.folder, _portable(config))
         return trainer
+
+    def _keep_features(self) -> None:
+        """Write which versions of its features the run is made with; refuse to go on with others.
+
+        Raises:
+            UserError: A feature was built anew since.
+        """
+        used = getattr(self.train_data._dataset, "features_used", {})
+        check_features(self.folder, used)
+        if used and self.config["local_rank"] == 0:
+            run_folder.write_text(self.folder / FEATURES, json.dumps(used, indent=2) + "\n")
 
     def _find_warm_start(self) -> None:
         """Train the model that this one starts from, or find it trained; set its path.
@@ -236,6 +253,12 @@ class Run:
         config = self.config
         wanted = getattr(config.model_class, "warm_start", None)
         self.warm_start = config["pretrained_path"]
+        how = (config["item_init"] or {}).get("how", "init")
+        if wanted and how != "init":
+            raise UserError(
+                f"item_init: {config['model']} takes its table of items from {wanted}, where "
+                f"'{how}' would be another; use how: init, which {wanted} begins with"
+            )
         for key, default in {} if wanted else WARM_START_KEYS.items():
             own = config.internal_config_dict.get(key, default)  # S3Rec has a key of that name
             if own == default and config.resolved.get(key, default) != default:
@@ -308,6 +331,26 @@ def check_topk(config: Config, n_items: int) -> None:
             f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
             f"({n_items})"
         )
+
+
+def check_features(folder: Path, used: Mapping[str, str]) -> None:
+    """Refuse features that are not those of the run.
+
+    Args:
+        folder: Run folder.
+        used: Feature -> the generation that is there now.
+
+    Raises:
+        UserError: Naming the feature.
+    """
+    path = folder / FEATURES
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, generation in used.items():
+        if kept.get(name, generation) != generation:
+            raise UserError(
+                f"{folder}: feature '{name}' was built anew since this run was made, and its "
+                "vectors are others; build it as it was, or train anew"
+            )
 
 
 def _n_parameters(model: Any) -> int | None:
@@ -392,6 +435,7 @@ def load_run(folder: str | Path) -> Run:
     train = loaded.train_data._dataset
     model = loaded.config.model_class(loaded.config, train)
     loaded.model = with_item_init(model, loaded.config, train)
+    check_features(folder, getattr(train, "features_used", {}))
     load_weights(loaded.model, payload, path)
     loaded.model.to(loaded.config["device"]).eval()
     if loaded.config["memory_include_valid"]:  # what the test retrieved from

@@ -10,6 +10,10 @@ import pandas as pd
 import pytest
 
 from recbole_ext.cli import main
+from recbole_ext.config import Config
+from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.training_histories import training_histories
+from recbole_ext.feature_commands import common
 from recbole_ext.feature_commands import texts as text_command
 from recbole_ext.feature_commands import written as written_command
 from recbole_ext.feature_commands.command import COMMANDS
@@ -234,3 +238,39 @@ def test_a_run_by_parts(place, capsys):
     assert main(["slices", "--run=none"]) == 2
     assert "none has no ranks (per_user.parquet)" in capsys.readouterr().err
     assert table
+
+
+@pytest.mark.parametrize(("share", "usable"), [("1", 0.0), ("0.5", 0.5)])
+def test_a_profile_is_seen_by_rows_after_its_cutoff_alone(
+    share, usable, place, capsys, monkeypatch
+):
+    """From the command to the model."""
+    monkeypatch.setattr(written_command, "LocalWriter", Parrot)
+    (place / "p.txt").write_text("{history}")
+    more = ("--writer=parrot", "--max_new_tokens=9", "--template=p.txt", f"--share={share}")
+    assert call(capsys, "profile", *DATA, "--name=taste", *more)[0] == 0
+    texts = "--texts=features/tiny/taste/texts.parquet"
+    assert call(capsys, "text", *DATA, "--name=taste_v", texts, "--of=user")[0] == 0
+    assert call(capsys, *TEXT)[0] == 0
+    settings = {
+        "data_path": "data",
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "text_feature": "title",
+        "user_feature": "taste_v",
+        "profile": "stored",
+        "MAX_ITEM_LIST_LENGTH": 10,
+        "hidden_size": 8,
+    }
+    config = Config("TextPreferenceRetriever", "tiny", None, settings)
+    train = create_loaders(config, create_dataset(config))[0]
+    net = config.model_class(config, train._dataset)
+    seen = net.usable_profiles(train._dataset.inter_feat).float().mean()
+    assert float(seen) == pytest.approx(usable, abs=0.15)
+
+
+def test_times_are_those_of_the_file(place):
+    """ml-100k's own settings scale times to [0, 1], in which no cut-off is."""
+    config = common.config_of("ml-100k", None)
+    assert not config["normalize_all"] and not config["normalize_field"]
+    histories = training_histories(create_dataset(config).build()[0])
+    assert min(time for events in histories.values() for _, time in events) > 8e8

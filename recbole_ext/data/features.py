@@ -48,9 +48,18 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
         raise UserError(
             f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant"
         )
+    if store.manifest.dataset != config["dataset"]:
+        words = f"feature '{name}' is of dataset '{store.manifest.dataset}', whose tokens may mean"
+        if not (Path(name) / NAME).is_file():
+            raise UserError(
+                f"{words} others than those of '{config['dataset']}'; build it for that"
+            )
+        logging.getLogger().warning("%s others here", words)
     field = dataset.iid_field if of == "item" else dataset.uid_field
     tokens = dataset.field2id_token[field]  # [N]
     aligned = store.align(tokens)
+    # what a run was made with: the dataset is what a run and its models have in common
+    vars(dataset).setdefault("features_used", {})[name] = store.manifest.generation
     n_covered, n = int(aligned.present.sum()), len(tokens) - 1
     if n_covered == 0:
         raise UserError(

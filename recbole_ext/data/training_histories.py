@@ -32,6 +32,11 @@ def training_histories(split: Any) -> dict[str, list[tuple[str, float]]]:
             f"the dataset has no time ({split.time_field}); a cut-off needs one: put it into "
             "load_col.inter and TIME_FIELD"
         )
+    if split.config["normalize_all"] or split.time_field in (split.config["normalize_field"] or ()):
+        raise UserError(
+            f"'{split.time_field}' is scaled to [0, 1], which is no unit for a cut-off; set "
+            "normalize_all: False and normalize_field: ~"
+        )
     rows = split.inter_feat
     users = split.field2id_token[split.uid_field][rows[split.uid_field].numpy()]  # [events]
     items = split.field2id_token[split.iid_field][rows[split.iid_field].numpy()]  # [events]

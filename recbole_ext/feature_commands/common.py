@@ -24,11 +24,15 @@ def one_of(key: str, value: str, words: tuple[str, ...]) -> None:
 
 
 def config_of(dataset: str, data_path: str | None) -> Config:
-    """Return the settings of a dataset: a row for each event, split as for sequential models."""
+    """Return the settings of a dataset: a row for each event, split as for sequential models.
+
+    Times are as the file has them, for a cut-off is one of them.
+    """
     given = {"data_path": data_path} if data_path else {}
     theirs = Config("DuoRec", dataset, None, given).resolved
     kept = {key: theirs[key] for key in ("eval_args", "load_col")}
-    return Config("BPR", dataset, None, {**given, **kept})
+    plain = {"normalize_all": False, "normalize_field": None}
+    return Config("BPR", dataset, None, {**given, **kept, **plain})
 
 
 def side_rows(

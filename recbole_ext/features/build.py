@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -116,7 +117,8 @@ def build(
     _make(folder)
     key = f"{encoder.source.digest()}-{dtype}"
     hashes, problems = _hashes(contents, hash_of)
-    known = Known(folder, key)
+    order = [hashes.get(token, "") for token in contents]
+    known = Known(folder, key, order, f"feature '{subject.name}'")
     new = {h: contents[token] for token, h in hashes.items() if h not in known}
     if new and confirm is not None and not confirm(list(new.values())):
         raise UserError(f"feature '{subject.name}': not confirmed, so nothing was encoded")
@@ -127,7 +129,6 @@ def build(
             known.add([h for h, _ in batch], encoded, dtype)
             bar.update(len(batch))
     problems |= {token: known.problems[h] for token, h in hashes.items() if h in known.problems}
-    order = [hashes.get(token, "") for token in contents]
     present = np.array([h in known and h not in known.problems for h in order], dtype=bool)  # [n]
     if not present.any():
         first = next(iter(problems.values()), "they are empty")
@@ -179,9 +180,12 @@ class Known:
     Args:
         folder: Of the feature.
         key: Of what makes the vectors; those that something else made are not known.
+        order: Hashes of the contents by row.
+        name: Of the feature, for errors.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, order: Sequence[str], name: str) -> None:
+        self.order, self.name = list(order), name
         self.part = folder / f"part-{key}"
         self.problems: dict[str, str] = {}  # of this call's contents; others are tried again
         self._place: dict[str, tuple[Any, int]] = {}  # hash -> (store or file, row)
@@ -197,7 +201,7 @@ class Known:
                     (h, (store, i)) for i, (h, present) in enumerate(pairs) if present
                 )
         for path in sorted(self.part.glob("*.npz")):
-            with suppress(OSError, ValueError, KeyError), np.load(path) as chunk:
+            with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path) as chunk:
                 self._place.update((str(h), (path, i)) for i, h in enumerate(chunk["hashes"]) if h)
 
     def __contains__(self, content: str) -> bool:
@@ -205,17 +209,31 @@ class Known:
 
     def add(self, hashes: Sequence[str], encoded: Encoded, dtype: str) -> None:
         """Keep the vectors of a batch on disk."""
+        with np.errstate(over="ignore"):  # float16 says so as infinite, which is refused by name
+            values = encoded.values.astype(dtype)
+        self._refuse_bad(hashes, values, encoded)
         for i, problem in encoded.problems.items():
             self.problems[hashes[i]] = problem
         names = np.array(["" if i in encoded.problems else h for i, h in enumerate(hashes)])  # [b]
         self.part.mkdir(exist_ok=True)
         path = self.part / f"{text_hash(''.join(hashes))}.npz"
         masks: dict[str, Any] = {} if encoded.mask is None else {"mask": encoded.mask}
-        with np.errstate(over="ignore"):  # float16 says so as infinite, which is refused by name
-            values = encoded.values.astype(dtype)
         with replacing(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, hashes=names, values=values, **masks)
         self._place.update((h, (path, i)) for i, h in enumerate(names) if h)
+
+    def _refuse_bad(self, hashes: Sequence[str], values: np.ndarray, encoded: Encoded) -> None:
+        """Refuse values that are no numbers, before they are kept and come back each time."""
+        bad = ~np.isfinite(values).all(-1)  # [b] or [b, T]
+        if encoded.mask is not None:
+            bad = (bad & encoded.mask).any(1)  # [b]
+        bad[list(encoded.problems)] = False
+        if bad.any():
+            row = self.order.index(hashes[int(bad.argmax())])
+            raise UserError(
+                f"{self.name}: row {row} has values that are no numbers (NaN or infinite); mend "
+                "the source, or store in float32 what float16 cannot hold"
+            )
 
     def rows(self, content: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the vector [D] or vectors [T, D] of a content, and which of them count [T]."""

@@ -140,7 +140,7 @@ def write_atomic_vectors(store: FeatureStore, path: Path, token_field: str, fiel
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         stream.write(f"{token_field}:token\t{field}:float_seq\n")
         for row in rows:
-            numbers = " ".join(map(repr, store.values[row].astype(float).round(7).tolist()))
+            numbers = " ".join(map(str, store.values[row].astype(np.float32)))
             stream.write(f"{store.rows['token'][row]}\t{numbers}\n")
     return len(rows)
 

@@ -44,7 +44,9 @@ def with_item_init(model: nn.Module, config: Any, dataset: Any) -> nn.Module:
             f"item_init: '{feature}' has several vectors for an item; name one with one"
         )
     if how == "init":
-        start_from(table, vectors)
+        # what starts from a trained model has a trained table
+        if not (getattr(type(model), "warm_start", None) and config["pretrained_path"]):
+            start_from(table, vectors)
         return model
     if parametrize.is_parametrized(table):
         raise UserError(f"item_init: {name} of {config['model']} is made of a feature already")

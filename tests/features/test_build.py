@@ -130,6 +130,22 @@ def test_a_build_that_stops_goes_on(tmp_path):
     assert (store.values[4] == vector_of("text 4")).all()
 
 
+def test_a_damaged_part_is_encoded_again(tmp_path):
+    class Stops(Fake):
+        def encode(self, contents):
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().encode(contents)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "f", TEXTS, Stops())
+    (part,) = (tmp_path / "f").glob("part-*/*.npz")
+    part.write_bytes(part.read_bytes()[:200])
+    encoder = Fake()
+    make(tmp_path / "f", TEXTS, encoder)
+    assert sorted(encoder.asked) == ["four", "one", "two"]
+
+
 KILLED = """
     import os, signal, sys
     from recbole_ext.features import build as module, manifest
@@ -198,6 +214,9 @@ def test_values_that_are_no_numbers_are_refused(value, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="feature 'title': row 3 has values that are no numbers"):
         make(tmp_path / "f", TEXTS, Bad())
     assert list(FeatureStore(tmp_path / "f").rows["token"]) == ["i1"]
+    assert make(tmp_path / "g", TEXTS, Fake()).manifest.n_present == 4
+    healthy = make(tmp_path / "f", TEXTS, Fake())  # what was bad once is not kept
+    assert (healthy.values[3] == vector_of("four")).all()
     if value == 1e6:  # what float16 cannot hold, float32 can
         assert make(tmp_path / "f", TEXTS, Bad(), dtype="float32").values[3, 0] == 1e6
 

@@ -47,7 +47,7 @@ def test_rows_with_several_vectors_have_the_mean_of_what_counts(tmp_path, monkey
     texts = {"a": "1", "b": None, "c": "2"}
     store = build(tmp_path / "f", texts, Two(), subject, package="0", show_progress=False)
     for size in (1, 1 << 26):  # a row at a time, all together
-        monkeypatch.setattr("recbole_ext.features.contact_sheet.CHUNK_BYTES", size)
+        monkeypatch.setattr("recbole_ext.features.inspect.CHUNK_BYTES", size)
         assert pooled(store, np.array([2, 0])).tolist() == [[0.5, 1.5], [3, 4]]
     one = store_of(tmp_path / "g", {"a": "1 2", "b": "3 4"})
     assert pooled(one, np.array([1])).tolist() == [[3, 4]]

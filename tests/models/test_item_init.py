@@ -13,6 +13,7 @@ from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
 from recbole_ext.features.build import Encoded, Subject, build
 from recbole_ext.features.manifest import Source
+from recbole_ext.features.store import FeatureStore
 from recbole_ext.models.item_init import start_from, with_item_init
 from recbole_ext.quick_start import load_run, run
 from recbole_ext.types import UserError
@@ -68,6 +69,40 @@ def test_a_resumed_run_is_the_same(settings, tmp_path):
     run("BPR", "tiny", config_dict=first)
     again = run(resume=tmp_path / "b", overrides=["--epochs=2"])
     assert again["test"] == whole["test"]
+
+
+def test_a_feature_that_was_built_anew_is_another(settings, tmp_path):
+    more = {"item_init": {"feature": "fixed", "how": "add"}, "output_dir": str(tmp_path / "a")}
+    run("BPR", "tiny", config_dict={**settings, **more})
+    load_run(tmp_path / "a")
+    place = tmp_path / "features" / "tiny" / "fixed"
+    rows = FeatureStore(place).rows["token"]
+    subject = Subject("fixed", "text", "item", "tiny")
+    contents = {token: str(i + 1) for i, token in enumerate(rows)}
+    build(place, contents, Fixed(), subject, package="0", dtype="float32", show_progress=False)
+    for again in (lambda: load_run(tmp_path / "a"), lambda: run(resume=tmp_path / "a")):
+        with pytest.raises(UserError, match="feature 'fixed' was built anew since this run"):
+            again()
+
+
+def test_a_warm_start_is_not_undone(settings, tmp_path):
+    rest = {k: v for k, v in settings.items() if k != "features_dir"}
+    small = {"hidden_size": 8, "inner_size": 8, "n_layers": 1, "n_heads": 1}
+    small |= {"MAX_ITEM_LIST_LENGTH": 10, "train_neg_sample_args": None}
+    run("DuoRec", "tiny", config_dict={**rest, **small, "output_dir": str(tmp_path / "duo")})
+    trained = torch.load(tmp_path / "duo" / "best.pt", weights_only=True)["state_dict"]
+    more = {"pretrained_path": str(tmp_path / "duo"), "top_k": 5, "calibrate_top_k": [5]}
+    more["item_init"] = {"feature": "fixed", "how": "init"}
+    given = {**settings, **small, **more, "output_dir": str(tmp_path / "ft")}
+    run("FTRagRec", "tiny", config_dict=given)
+    kept = torch.load(tmp_path / "ft" / "best.pt", weights_only=True)["state_dict"]
+    name = "encoder.item_embedding.weight"
+    mine = kept[name]
+    theirs = trained.get(name, trained.get("item_embedding.weight"))
+    assert torch.equal(mine, theirs)
+    given["item_init"] = {"feature": "fixed", "how": "add"}
+    with pytest.raises(UserError, match="FTRagRec takes its table of items from DuoRec"):
+        run("FTRagRec", "tiny", config_dict={**given, "output_dir": str(tmp_path / "x")})
 
 
 def model_of(n_items: int, size: int, name: str = "item_embedding") -> nn.Module:
@@ -173,6 +208,9 @@ def test_models_without_a_table_and_features_of_others(given, tmp_path):
         with_item_init(model_of(dataset.item_num, 4), config, dataset)
     subject = Subject("fixed", "text", "item", "elsewhere")
     build(place, {"x": "1"}, Fixed(), subject, package="0", show_progress=False)
+    with pytest.raises(UserError, match="is of dataset 'elsewhere', whose tokens may mean others"):
+        with_item_init(model_of(dataset.item_num, 4), config, dataset)
+    config["item_init"] = {"feature": str(place), "how": "add"}  # by its folder it is meant
     with pytest.raises(UserError, match="has a vector for none of .* it is of dataset 'elsewhere'"):
         with_item_init(model_of(dataset.item_num, 4), config, dataset)
 

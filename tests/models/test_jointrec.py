@@ -159,7 +159,7 @@ def test_the_bank_fills_with_keys_of_the_slow_encoder(made):
     [
         ({"combine": "sum"}, "combine: 'sum' is none of learned, rank_fusion"),
         ({"retriever": "BPR"}, "retriever: 'BPR' is none of TextPreferenceRetriever, Multi"),
-        ({"joint_negatives": 0}, "joint_negatives must be 1 or more"),
+        ({"joint_negatives": 0}, "joint_negatives: 0 is not between 1 and"),
         ({"retriever_config": {"fuson": "late"}}, "'?fuson'?"),
         ({"retriever_config": {"retrieval_loss": "mse"}}, "retrieval_loss: 'mse' is none of"),
         ({"text_feature": None}, "text_feature: name the stored texts"),

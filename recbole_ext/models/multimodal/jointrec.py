@@ -37,6 +37,17 @@ CHOICES = {
     "retriever": ("TextPreferenceRetriever", "MultimodalPreferenceRetriever"),
 }
 """Settings that take one of a few words."""
+RANGES = {
+    "joint_negatives": (1, 1e6),
+    "rank_constant": (1e-6, 1e6),
+    "memory_bank_size": (0, 1e9),
+    "bank_temperature": (0.01, 10),
+    "bank_decay": (0, 1),
+    "bank_weight": (0, 1e6),
+    "hidden_dropout_prob": (0, 0.99),
+    "attn_dropout_prob": (0, 0.99),
+}
+"""Settings and the range of their values."""
 LOSSES = ("sasrec", "joint", "retrieval", "contrastive", "consistency", "diversity")
 """Names of the losses, the same in every batch."""
 OF_RETRIEVER = {"rec": "retrieval"}
@@ -65,6 +76,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
         self.rank_constant = config["rank_constant"]
         self.n_negatives = config["joint_negatives"]
         self.temperature = config["bank_temperature"]
+        self.bank_weight = config["bank_weight"]
         size = config["hidden_size"]
         self.sasrec = SASEncoder(
             n_items=self.n_items,
@@ -86,7 +98,9 @@ class JointRec(ExtRecommender, SequentialRecommender):
         self.bank: MemoryBank | None = None
         if config["memory_bank_size"]:
             self.slow_content = SlowCopy(self.retriever.content, config["bank_decay"])
-            self.bank = MemoryBank(min(config["memory_bank_size"], self.n_items - 1), size)
+            width = self.retriever.content.delta.embedding_dim
+            self.bank = MemoryBank(min(config["memory_bank_size"], self.n_items - 1), width)
+            self.retriever.contrastive_weight = 0.0  # the bank's stands in its place
 
     @staticmethod
     def _check_choices(config: Any) -> None:
@@ -94,8 +108,9 @@ class JointRec(ExtRecommender, SequentialRecommender):
             if config[key] not in words:
                 hint = suggest(str(config[key]), words)
                 raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{hint}")
-        if config["joint_negatives"] < 1 or config["rank_constant"] <= 0:
-            raise UserError("joint_negatives must be 1 or more, and rank_constant above 0")
+        for key, (low, high) in RANGES.items():
+            if not low <= config[key] <= high:
+                raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
@@ -136,7 +151,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
             named = self.retriever.losses(interaction)
             found.update({OF_RETRIEVER.get(name, name): loss for name, loss in named.items()})
             if self.bank is not None:
-                found["contrastive"] = self._bank_loss(interaction, target)
+                found["contrastive"] = self.bank_weight * self._bank_loss(interaction, target)
         return found
 
     def _bank_loss(self, interaction: Any, target: Tensor) -> Tensor:
@@ -170,6 +185,10 @@ class JointRec(ExtRecommender, SequentialRecommender):
         scores = self.mix(ours, theirs, h, self.item_weight)  # [B, N]
         scores[:, 0] = -torch.inf
         return scores
+
+    def result_extra(self) -> dict[str, Any]:
+        """Return what ``result.json`` says about the retriever."""
+        return self.retriever.result_extra()
 
     def train(self, mode: bool = True) -> JointRec:
         """Set the mode; the scores of the last batch are forgotten."""

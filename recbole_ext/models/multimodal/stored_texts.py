@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,28 @@ def open_user_texts(config: Any, dataset: Any, name: str) -> tuple[FeatureSource
             f"and leave '{time_field}' out of normalize_field"
         )
     manifest = read_manifest(feature_folder(config, name))
-    return FeatureSource(aligned), torch.from_numpy(cutoffs_of(aligned, manifest))
+    cutoffs = torch.from_numpy(cutoffs_of(aligned, manifest))  # [U]
+    rows = dataset.inter_feat
+    if time_field in rows:
+        _check(cutoffs, rows[time_field], rows[dataset.uid_field], name)
+    return FeatureSource(aligned), cutoffs
+
+
+def _check(cutoffs: Tensor, times: Tensor, users: Tensor, name: str) -> None:
+    """Refuse cut-offs [U] of another unit than the training times [R]; warn of texts for no row."""
+    latest, first = float(cutoffs[~cutoffs.isnan()].max()), float(times.min())
+    if latest < first:
+        raise UserError(
+            f"user_feature '{name}': its latest cut-off is {latest:g}, before the first "
+            f"interaction ({first:g}): are they of one unit? build it anew"
+        )
+    if not usable(cutoffs, times, users).any():
+        logging.getLogger().warning(
+            "user_feature '%s': no training row comes after its user's cut-off, so nothing is "
+            "learned about these texts; write them from a smaller part of the history (features "
+            "profile --share=0.5)",
+            name,
+        )
 
 
 def cutoffs_of(aligned: Aligned, manifest: Manifest) -> np.ndarray:
