@@ -123,6 +123,9 @@ def _portable(config: Config) -> dict[str, Any]:
         is_default = settings.get(key) == config.internal_config_dict.get(key)
         if settings.get(key) and not (is_bundled and is_default):
             settings[key] = str(Path(settings[key]).resolve())
+    for key in ("text_feature", "image_feature", "user_feature"):  # by name, or by folder
+        if settings.get(key) and (Path(settings[key]) / "manifest.json").is_file():
+            settings[key] = str(Path(settings[key]).resolve())
     return settings
 
 
