@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
@@ -42,8 +41,9 @@ class AdaptiveAlternate(Callback):
     The objective of a part is the moving average of its losses, which moves only while that part
     trains. Every ``min_steps`` optimizer steps of a turn it is compared with what it was: where it
     has not come down by the share ``threshold`` the turn is over, and so it is after
-    ``max_steps``. Parameters of no part train all the time. Inside a phase of ``Alternate`` it may
-    be limited to that phase.
+    ``max_steps``, to the step. The first comparison of a turn is with the average that the part's
+    last turn left; in its first turn, with the one after its first step. Parameters of no part
+    train all the time. Inside a phase of ``Alternate`` it may be limited to that phase.
     """
 
     one_process_only = "what a part does not train has no gradient, and the processes wait for one"
@@ -94,7 +94,7 @@ class AdaptiveAlternate(Callback):
         self._index, self._looked = 0, 0
         self._since: int | None = None  # the step at which the turn began
         self._averages: dict[str, Tensor] = {}
-        self._before: float | None = None  # the average at the last look
+        self._before: Tensor | None = None  # the average at the last look, or the turn's start
         self.switches: list[dict[str, Any]] = []
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -114,8 +114,7 @@ class AdaptiveAlternate(Callback):
             return
         if self._since is None:
             self._since = self._looked = state.step  # the first turn begins with its phase
-        if state.step - self._looked >= self._min:
-            self._look(state)
+        self._look(state)
         if self._in_force != self._index:
             self._in_force = self._index
             self._hold.set(state.model, self._frozen[self._index])
@@ -135,6 +134,8 @@ class AdaptiveAlternate(Callback):
             value = torch.stack([state.losses[name].detach() for name in own]).sum()
             name = self._parts[self._index].name
             self._averages[name] = moving_average(self._averages.get(name), value, self._momentum)
+            if self._before is None:
+                self._before = self._averages[name]
         for name in set(known) - set(own):
             state.losses[name] = torch.zeros_like(state.losses[name])  # no graph: no gradient
 
@@ -168,22 +169,26 @@ class AdaptiveAlternate(Callback):
         return self._phase is None or state.phase == self._phase
 
     def _look(self, state: TrainState) -> None:
-        """Compare the objective with what it was; go to the next part where it stands still."""
-        now, before = float(self._averages[self._parts[self._index].name]), self._before
-        gain = math.inf if before is None else (before - now) / max(abs(before), 1e-12)
-        stands = gain < self._threshold  # not at the first look of a turn
+        """Go to the next part where the turn is long enough, or its objective stands still."""
         n_steps = state.step - (self._since or 0)
-        is_long = n_steps >= self._max
-        self._looked = state.step
-        if not stands and not is_long:
-            self._before = now
-            return
+        is_due = state.step - self._looked >= self._min
+        if n_steps >= self._max:
+            self._switch(state, f"{n_steps} steps")
+        elif is_due and self._before is not None:  # None: no batch has had its losses yet
+            now, before = self._averages[self._parts[self._index].name], float(self._before)
+            gain = (before - float(now)) / max(abs(before), 1e-12)
+            self._looked, self._before = state.step, now
+            if gain < self._threshold:
+                self._switch(state, f"gained {gain:.2%}")
+
+    def _switch(self, state: TrainState, why: str) -> None:
+        """Begin the next part's turn."""
         after = (self._index + 1) % len(self._parts)
         names = self._parts[self._index].name, self._parts[after].name
-        why = f"gained {gain:.2%}" if stands else f"{n_steps} steps"
         self.switches.append({"step": state.step, "from": names[0], "to": names[1], "why": why})
         logger.info("step %d: from '%s' to '%s' (%s)", state.step, *names, why)
-        self._index, self._since, self._before = after, state.step, None
+        self._index, self._since, self._looked = after, state.step, state.step
+        self._before = self._averages.get(names[1])
 
     def _find(self, state: TrainState, index: int) -> list[str]:
         patterns = self._parts[index].train

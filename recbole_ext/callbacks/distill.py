@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -44,8 +44,10 @@ class Distill(Callback):
 
     The model keeps the last batch's in ``score_sets``: name -> [B, C], all of the same candidates,
     the positive first. Each set is standardised before, row by row, for their scales say nothing.
-    A teacher is silent until it is better than chance: until the moving average of its own
-    -log softmax of the positive is below log C by ``margin``; averages are kept over a resume.
+    Of each set a moving average of -log softmax of the positive is kept, over a resume too. A
+    teacher is silent while its own is not below the base by ``margin``. The base is its student's
+    average: of two who teach each other only the better one does. With ``base: chance`` it is
+    log C, which a teacher that is worse than its student may well be below.
     """
 
     one_process_only = "each would see teachers of its own"
@@ -54,6 +56,7 @@ class Distill(Callback):
         self,
         pairs: list[dict[str, Any]],
         temperature: float = 4.0,
+        base: Literal["student", "chance"] = "student",
         margin: float = 0.05,
         momentum: float = 0.99,
         phase: str | None = None,
@@ -63,7 +66,8 @@ class Distill(Callback):
         Args:
             pairs: Mappings with ``teacher``, ``student`` and ``weight``; both directions are two.
             temperature: T of the soft targets.
-            margin: By how much a teacher must be better than chance, in nats.
+            base: What a teacher must be better than.
+            margin: By how much, in nats.
             momentum: Of the moving averages.
             phase: Name of the phase of ``Alternate`` in which it acts; always by default.
         """
@@ -80,8 +84,8 @@ class Distill(Callback):
                 f"Distill: temperature {temperature} must be above 0, and momentum {momentum} "
                 "between 0 and 1"
             )
-        self._temperature, self._margin, self._momentum = temperature, margin, momentum
-        self._phase = phase
+        self._temperature, self._momentum = temperature, momentum
+        self._base, self._margin, self._phase = base, margin, phase
         self._averages: dict[str, Tensor] = {}
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -103,13 +107,14 @@ class Distill(Callback):
                 "several scores, as JointRec"
             )
         scores = {name: standardise(self._of(sets, name)) for name in self._names()}  # [B, C] each
-        for name in dict.fromkeys(pair.teacher for pair in self._pairs):
-            now = candidate_loss(scores[name].detach())
+        for name, given in scores.items():
+            now = candidate_loss(given.detach())
             self._averages[name] = moving_average(self._averages.get(name), now, self._momentum)
         for pair in self._pairs:
-            teacher, student = scores[pair.teacher], scores[pair.student]
-            is_good = self._averages[pair.teacher] < math.log(teacher.shape[1]) - self._margin
-            term = distillation(student, teacher, self._temperature)
+            term = distillation(scores[pair.student], scores[pair.teacher], self._temperature)
+            chance = math.log(scores[pair.teacher].shape[1])
+            base = self._averages[pair.student] if self._base == "student" else chance
+            is_good = self._averages[pair.teacher] < base - self._margin
             state.losses[pair.name] = pair.schedule(state.step) * term * is_good
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Hold:
         """Hold nothing yet."""
         self._held: dict[int, nn.Parameter] = {}
         self._modules: list[nn.Module] = []
+        self._model: nn.Module | None = None
 
     def set(self, model: nn.Module, names: Iterable[str]) -> None:
         """Hold exactly the parameters of these names from now on."""
@@ -42,9 +43,8 @@ class Hold:
             if self._take(wanted[key]):
                 self._held[key] = wanted[key]
         before, self._modules = self._modules, list(_whole_modules(model, wanted.keys()))
-        if model.training:
-            for module in before:
-                _wake(module)
+        self._model = model
+        self._wake_all(before)
 
     def keep_eval(self) -> None:
         """Put the held modules in eval mode again; RecBole calls ``model.train()`` each epoch."""
@@ -56,7 +56,14 @@ class Hold:
         """Let go of everything."""
         for parameter in self._held.values():
             self._let_go(parameter)
-        self._held, self._modules = {}, []
+        before, self._held, self._modules = self._modules, {}, []
+        self._wake_all(before)
+
+    def _wake_all(self, modules: list[nn.Module]) -> None:
+        """Put modules that were held in train mode again, where the model is in it."""
+        if self._model is not None and self._model.training:
+            for module in modules:
+                _wake(module)
 
     def _take(self, parameter: nn.Parameter) -> bool:
         holders = vars(parameter).get("_held_by", set())

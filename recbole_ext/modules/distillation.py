@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_ext.modules.losses import exact
+
 
 def standardise(scores: Tensor) -> Tensor:
     """Return scores of mean 0 and deviation 1 in each row [B, C]: two models' become comparable."""
+    scores = exact(scores)  # [B, C]
     centred = scores - scores.mean(1, keepdim=True)  # [B, C]
     return centred / scores.std(1, keepdim=True, correction=0).clamp_min(1e-6)  # [B, C]
 
@@ -24,14 +27,14 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> 
         teacher: [B, C]; gets none.
         temperature: T.
     """
-    log_p = F.log_softmax(teacher.detach() / temperature, dim=1)  # [B, C]
-    log_q = F.log_softmax(student / temperature, dim=1)  # [B, C]
+    log_p = F.log_softmax(exact(teacher.detach()) / temperature, dim=1)  # [B, C]
+    log_q = F.log_softmax(exact(student) / temperature, dim=1)  # [B, C]
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
 
 
 def candidate_loss(scores: Tensor) -> Tensor:
     """Return -log softmax of the first candidate, the positive, the mean over rows [B, C]."""
-    return -F.log_softmax(scores, dim=1)[:, 0].mean()
+    return -F.log_softmax(exact(scores), dim=1)[:, 0].mean()
 
 
 def moving_average(average: Tensor | None, value: Tensor, momentum: float) -> Tensor:

@@ -11,6 +11,15 @@ MOST = 100.0
 """The largest scale, as in CLIP."""
 
 
+def bounded_scale(log_scale: Tensor) -> Tensor:
+    """Return exp(log_scale), at most :data:`MOST`, of the same shape.
+
+    The gradient passes beyond the bound as within it, or a scale that once got there stayed there.
+    """
+    bounded = log_scale.clamp(max=math.log(MOST))
+    return (log_scale + (bounded - log_scale).detach()).exp()
+
+
 class MatchScore(nn.Module):
     """cosine * scale (+ bias).
 
@@ -30,7 +39,7 @@ class MatchScore(nn.Module):
     @property
     def scale(self) -> Tensor:
         """What cosines are multiplied by."""
-        return self.log_scale.clamp(max=math.log(MOST)).exp()
+        return bounded_scale(self.log_scale)
 
     def forward(self, cosine: Tensor) -> Tensor:
         """Return logits, of the shape of the cosines."""

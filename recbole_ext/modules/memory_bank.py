@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from recbole_ext.modules.losses import exact
+
 
 class MemoryBank(nn.Module):
     """The last keys, with the items they are of.
@@ -66,7 +68,7 @@ class MemoryBank(nn.Module):
         """
         hidden = (ids[:, None] == self.ids) | ~self.filled()  # [B, Q]
         keys = self.keys.clone()  # what comes in before the backward pass must not change them
-        return (queries @ keys.T / temperature).masked_fill(hidden, -torch.inf)
+        return (exact(queries @ keys.T) / temperature).masked_fill(hidden, -torch.inf)
 
 
 def bank_info_nce(
@@ -84,7 +86,8 @@ def bank_info_nce(
     Returns:
         Mean over the batch, a scalar; 0 with an empty bank.
     """
-    queries, keys = F.normalize(queries, dim=1), F.normalize(keys.detach(), dim=1)  # [B, D] each
+    queries, keys = exact(queries), exact(keys.detach())  # [B, D] each
+    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)  # [B, D] each
     positive = (queries * keys).sum(1, keepdim=True) / temperature  # [B, 1]
     logits = torch.cat([positive, bank.logits(queries, ids, temperature)], dim=1)  # [B, 1 + Q]
     return -F.log_softmax(logits, dim=1)[:, 0].mean()

@@ -63,20 +63,34 @@ def test_a_turn_lasts_while_the_objective_comes_down():
     turn, since, looked, before, wanted = 0, 0, 0, None, []
     averages = [None, None]
     for step, losses in enumerate(seen.seen):
+        is_over = step - since >= 9
         if step - looked >= 2:
-            looked = step
-            stands = before is not None and (before - averages[turn]) / abs(before) < 0.05
-            if stands or step - since >= 9:
-                wanted.append(step)
-                turn, since, before = 1 - turn, step, None
-            else:
-                before = averages[turn]
+            is_over = is_over or (before - averages[turn]) / abs(before) < 0.05
+            looked, before = step, averages[turn]
+        if is_over:
+            wanted.append(step)
+            turn, since, looked = 1 - turn, step, step
+            before = averages[turn]  # what its last turn left
         value = losses["rec" if turn == 0 else "aux"]
         old = averages[turn]
         averages[turn] = value if old is None else 0.5 * old + 0.5 * value
+        before = averages[turn] if before is None else before
     assert [s["step"] for s in callback.switches] == wanted
     lengths = {b - a for a, b in zip([0, *wanted], wanted, strict=False)}
     assert len(lengths) > 1, "turns of different lengths, or the rule is not seen"
+
+
+def test_the_longest_turn_is_kept_to_the_step():
+    callback = AdaptiveAlternate(PARTS, threshold=-9.0, min_steps=2, max_steps=3)  # none stands
+    fit([callback], epochs=3)
+    assert [s["step"] for s in callback.switches] == [3, 6, 9]
+
+
+def test_the_first_look_of_a_turn_can_end_it():
+    callback = AdaptiveAlternate(PARTS, threshold=0.999, min_steps=2, max_steps=9)  # all stand
+    fit([callback], epochs=2)
+    assert [s["step"] for s in callback.switches] == [2, 4, 6]
+    assert callback.switches[0]["why"].startswith("gained ")
 
 
 def test_the_average_of_a_part_rests_while_another_trains():

@@ -8,6 +8,7 @@ from callbacks.contracts import CallbackContract
 from callbacks.loop import Record, fit, new_state
 from torch import nn
 
+from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.callbacks.distill import Distill
 from recbole_ext.types import UserError
 
@@ -22,8 +23,8 @@ BOTH = [
 
 
 class TestContract(CallbackContract):
-    name, arguments = "Distill", {"pairs": BOTH, "margin": -5.0}
-    neutral = {"pairs": BOTH, "margin": 50.0}  # nobody is ever so much better than chance
+    name, arguments = "Distill", {"pairs": BOTH, "margin": 0.0}  # one is always the better
+    neutral = {"pairs": BOTH, "margin": 50.0}  # nobody is ever so much better than another
 
 
 class TwoHeads(nn.Module):
@@ -89,7 +90,7 @@ def test_a_teacher_is_silent_until_it_is_better_than_chance():
     with torch.no_grad():
         model.one[:, 0] = -3.0  # the positive is the worst
     state = new_state(model)
-    callback = Distill([{"teacher": "one", "student": "two"}], momentum=0.5)
+    callback = Distill([{"teacher": "one", "student": "two"}], base="chance", momentum=0.5)
     seen = []
     for step in range(12):
         if step == 3:
@@ -100,6 +101,39 @@ def test_a_teacher_is_silent_until_it_is_better_than_chance():
         seen.append(float(state.losses["distill_two"]) > 0)
     # the average, not the moment, is compared: it takes some steps to come down
     assert seen[:4] == [False] * 4 and seen[-1] and seen == sorted(seen)
+
+
+def softmax_loss(scores):
+    """Return -log softmax of the first of the standardised scores, in plain numbers."""
+    total = 0.0
+    for row in scores.tolist():
+        mean = sum(row) / 5
+        std = (sum((x - mean) ** 2 for x in row) / 5) ** 0.5
+        z = [(x - mean) / std for x in row]
+        total += math.log(sum(math.exp(x) for x in z)) - z[0]
+    return total / 3
+
+
+def test_a_teacher_is_silent_until_it_is_better_than_its_student():
+    """Both ways, against the rule written out: of two who differ one teaches."""
+    model, margin = TwoHeads(), 0.1
+    state = new_state(model)
+    pairs = [{"teacher": "one", "student": "two"}, {"teacher": "two", "student": "one"}]
+    callback = Distill(pairs, margin=margin, momentum=0.5)
+    averages, seen, wanted = {}, [], []
+    for step in range(12):
+        with torch.no_grad():  # one begins as the worse, and becomes the better
+            model.one[:, 0], model.two[:, 0] = 0.3 * step, 1.5
+        state.losses = {}
+        callback.on_loss(state)
+        seen.append([float(state.losses[f"distill_{n}"]) > 0 for n in ("two", "one")])
+        for name, scores in model.score_sets.items():
+            now = softmax_loss(scores)
+            averages[name] = 0.5 * averages.get(name, now) + 0.5 * now
+        gap = averages["two"] - averages["one"]
+        wanted.append([gap > margin, gap < -margin])
+    assert seen == wanted
+    assert [False, True] in wanted and [False, False] in wanted and [True, False] in wanted
 
 
 def test_students_move_towards_their_teachers():
@@ -122,6 +156,11 @@ def test_students_move_towards_their_teachers():
 def test_what_cannot_be_meant(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         Distill(**arguments)
+
+
+def test_a_base_that_is_none():
+    with pytest.raises(UserError, match="Distill: base takes .*'studnet'.*did you mean 'student'"):
+        build_callbacks([{"Distill": {"pairs": BOTH, "base": "studnet"}}])
 
 
 def test_names_that_are_not_there():

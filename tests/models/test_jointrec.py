@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -281,14 +283,40 @@ def test_a_run_that_was_broken_off_in_a_phase_ends_as_the_whole_one(
     assert len(records[0]) == len(records[1]) == 4
 
 
-def test_the_ablation_has_what_the_model_has(settings):
+ENDS = (8, 20, 36, 48)
+"""Epochs at which the phases of properties/ablation/JointRec.yaml end."""
+
+
+def in_four_epochs(given: Any, key: str = "") -> Any:
+    """Return settings of callbacks with phases of one epoch, and with what begins in them."""
+    if isinstance(given, dict):
+        return {name: in_four_epochs(value, name) for name, value in given.items()}
+    if isinstance(given, list):
+        return [in_four_epochs(value) for value in given]
+    if key in ("begin", "from_epoch"):
+        return sum(end <= given for end in ENDS)  # the phase that it falls in
+    if key in ("until", "until_epoch"):
+        return sum(start < given for start in (0, *ENDS[:-1]))  # the end of that phase
+    return {"epochs": 1, "min_steps": 1, "max_steps": 2}.get(key, given)
+
+
+def test_the_ablation_has_what_the_model_has(settings, tmp_path):
+    """A loss or a part that is not there ends a run with a sentence."""
     found = ablation_of("JointRec", Overrides({}))
     names = [one.name for one in found.variants]
     assert names == [
         *("+ alternation", "+ curriculum", "+ bank", "+ distillation", "+ unfreezing"),
         *("+ uncertainty", "+ all"),
     ]
+    phases = found.by_model["JointRec"]["callbacks"][0]["Alternate"]["phases"]
+    assert tuple(accumulate(phase["epochs"] for phase in phases)) == ENDS
     for one in found.variants:
         given = {**settings, **found.by_model["JointRec"], **one.settings}
-        config = Config("JointRec", "tiny", config_dict=given)
-        get_model("JointRec").check_settings(config, None)
+        callbacks, folder = in_four_epochs(given["callbacks"]), tmp_path / one.name
+        run(
+            "JointRec",
+            "tiny",
+            config_dict={**given, "callbacks": callbacks, "output_dir": str(folder)},
+        )
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3], one.name

@@ -187,6 +187,11 @@ def test_the_phases_train_what_they_say(tiny_data_path, tmp_path):
         ({"text_feature": None}, "text_feature: name the stored texts of the items"),
         ({"temperature": 0.0}, "temperature: 0.0 must be greater than 0"),
         ({"memory_items": 0}, "memory_items: 0 must be greater than 0"),
+        (
+            {"memory_items": 1},
+            "memory_items: 1 is a memory of one key.* 2 or more, or .*user_feature",
+        ),
+        ({"retriever_layers": 0}, "retriever_layers: 0 must be greater than 0"),
         ({"n_negatives": -1}, "n_negatives: -1 must be greater than 0"),
         ({"n_proxies": 1}, "n_proxies: 1 proxy has none to attend to"),
         ({"retriever_heads": 3}, "hidden_size: 16 is not a multiple of n_heads 3"),
@@ -197,6 +202,11 @@ def test_the_phases_train_what_they_say(tiny_data_path, tmp_path):
 def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         build(tiny_data_path, tmp_path, **settings)
+
+
+def test_one_item_beside_the_users_text_is_a_memory(tiny_data_path, tmp_path):
+    net, (_, _, test) = build(tiny_data_path, tmp_path, stored=True, memory_items=1)
+    assert net.memory(next(iter(test))[0])[0].shape[1] == 2
 
 
 def test_a_bert_has_so_many_layers(tiny_data_path, tmp_path):

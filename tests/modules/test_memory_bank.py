@@ -79,3 +79,19 @@ def test_the_slow_copy_follows():
     again = SlowCopy(fast)
     again.load_state_dict(slow.state_dict())
     assert torch.equal(again(x), slow(x))
+
+
+def test_the_loss_is_exact_but_for_the_product():
+    """With one-hot keys a product is one number of the query, rounded once and no more."""
+    bank = MemoryBank(4, 4)
+    bank.push(torch.eye(4), torch.tensor([5, 6, 7, 8]))
+    queries, keys = vectors(3).bfloat16(), vectors(3, 2).bfloat16()
+    ids = torch.tensor([1, 2, 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = bank_info_nce(queries, keys, ids, bank, temperature=0.07)
+    q, k = (F.normalize(x.double(), dim=1) for x in (queries, keys))  # [3, 4] each
+    others = q.bfloat16().double()  # [3, 4], cosines with the one-hot keys
+    logits = torch.cat([(q * k).sum(1, keepdim=True), others], 1) / 0.07  # [3, 5]
+    wanted = -logits.log_softmax(1)[:, 0].mean()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)

@@ -12,7 +12,6 @@ properties/model/JointRec.yaml.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.modules.distillation import candidate_loss
 from recbole_ext.modules.losses import bpr, item_cross_entropy
+from recbole_ext.modules.match_score import bounded_scale
 from recbole_ext.modules.memory_bank import MemoryBank, SlowCopy, bank_info_nce
 from recbole_ext.modules.sampling import other_items
 from recbole_ext.modules.transformer import SASEncoder
@@ -227,7 +227,7 @@ class ScoreMix(nn.Module):
             [B, C].
         """
         gate = torch.sigmoid(self.of_user(user) + self.of_item(items).squeeze(-1))  # [B, C]
-        scale = self.log_scale.clamp(max=math.log(100.0)).exp()  # [2]
+        scale = bounded_scale(self.log_scale)  # [2]
         return scale[0] * first + gate * scale[1] * second
 
 

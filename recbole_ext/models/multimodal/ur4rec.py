@@ -91,9 +91,14 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
             hint = suggest(str(backbone), BACKBONES)
             raise UserError(f"backbone: '{backbone}' is neither SASRec nor GRU4Rec{hint}")
         text_feature(config)
-        for key in ("temperature", "memory_items", "n_negatives"):
+        for key in ("temperature", "memory_items", "n_negatives", "retriever_layers"):
             if config[key] <= 0:
                 raise UserError(f"{key}: {config[key]} must be greater than 0")
+        if config["memory_items"] < 2 and not config["user_feature"]:
+            raise UserError(
+                "memory_items: 1 is a memory of one key, which every proxy attends to alike; take "
+                "2 or more, or name a user_feature"
+            )
 
     def encode(self, interaction: Any) -> Tensor:
         """Return the state of each history, [B, D]."""
