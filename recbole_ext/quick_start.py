@@ -95,7 +95,8 @@ def run(
 def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
     there = {path.name for path in folder.iterdir()}  # a user's own, in a folder that was there
     with run_folder.sole_use(folder, config["local_rank"]):
-        remove_leftovers(folder)
+        if config["local_rank"] == 0:  # another would delete what this one is writing
+            remove_leftovers(folder)
         if config["local_rank"] == 0 and not resuming:
             run_folder.write_config(folder, _portable(config))
         try:

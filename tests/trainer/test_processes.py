@@ -7,12 +7,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from recbole_ext import distributed
+from recbole_ext import distributed, quick_start
 from recbole_ext.config import Config
 from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
@@ -77,6 +77,24 @@ def test_two_processes_are_one_training(settings: dict[str, Any], tmp_path: Path
     assert before != after, "the training has changed nothing, and shows nothing"
     assert result["metrics"] == [(before, after)] * 2
     assert result["ranks"] == [in_processes.rows_of(trainer.ranks)] * 2
+
+
+def test_the_other_processes_leave_the_folder_alone(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may be writing a file there, whose temporary one looks like a leftover."""
+    half = tmp_path / ".config.yaml.1.tmp"
+    half.write_text("")
+
+    class Process(dict):
+        resolved: ClassVar[dict[str, Any]] = {}
+
+    monkeypatch.setattr(quick_start.Run, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(quick_start.Run, "go", lambda self: {})
+    quick_start._go(Process(local_rank=1), tmp_path)
+    assert half.exists()
+    quick_start._go(Process(local_rank=0), tmp_path, resuming=True)
+    assert not half.exists()
 
 
 def test_what_a_run_of_processes_leaves_can_be_read_again(
