@@ -14,13 +14,13 @@ def test_the_originals_values_load_as_a_user_file(make):
     path = data_folder("properties") / "model" / "FTRagRec-original.yaml"
     net, loaders = make(files=(path,))
     mix = net.retrieval
-    assert (mix.mix, mix.top_k, mix.kl_target, mix.quality_threshold) == ("vector", 5, "model", 0.6)
+    assert (mix.mix, mix.top_k, mix.kl.target, mix.quality.threshold) == ("vector", 5, "model", 0.6)
     assert mix.settings() == {
         "alpha": pytest.approx(0.15),
         "top_k": 5,
         "temperature": pytest.approx(0.07),
     }
-    assert (mix.kl_weight, net.enhanced_rec_weight, net.refresh_interval) == (0.03, 0.5, 10)
+    assert (mix.kl.weight, net.enhanced_rec_weight, net.refresh_interval) == (0.03, 0.5, 10)
     assert not net.use_calibration and net.is_frozen
     train(net, loaders[0])
 
