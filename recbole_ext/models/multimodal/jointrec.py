@@ -22,6 +22,7 @@ from recbole_ext.config import Config
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.multimodal.textpreferenceretriever import Towers
 from recbole_ext.models.refused_values import check_words
 from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.distillation import candidate_loss
@@ -124,7 +125,12 @@ class JointRec(ExtRecommender, SequentialRecommender):
         h = self.encode(interaction)  # [B, D]
         emb = self.item_weight[candidates]  # [B, 1 + K, D]
         ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, 1 + K]
-        theirs = self.retriever.scores(interaction, candidates)  # [B, 1 + K]
+        towers: Towers | None = None
+        if _trains(self.retriever):  # encoded once, for its scores and its losses
+            towers = self.retriever.towers(interaction, candidates)
+            theirs = self.retriever.match(towers.user, towers.vectors[towers.candidates])
+        else:
+            theirs = self.retriever.scores(interaction, candidates)  # [B, 1 + K]
         self.score_sets = {"sasrec": ours, "retriever": theirs}
         found: Losses = dict.fromkeys(LOSSES, h.new_zeros(()))
         found["joint"] = candidate_loss(self.mix(ours, theirs, h, emb))
@@ -132,18 +138,17 @@ class JointRec(ExtRecommender, SequentialRecommender):
             found["sasrec"] = item_cross_entropy(h, self.item_weight, target)
         elif _trains(self.sasrec):
             found["sasrec"] = bpr(ours[:, 0], ours[:, 1:])
-        if _trains(self.retriever):
-            named = self.retriever.losses(interaction)
+        if towers is not None:
+            named = self.retriever.losses(interaction, towers)
             found.update({OF_RETRIEVER.get(name, name): loss for name, loss in named.items()})
             if self.bank is not None:
-                found["contrastive"] = self.bank_weight * self._bank_loss(interaction, target)
+                found["contrastive"] = self.bank_weight * self._bank_loss(towers.user, target)
         return found
 
-    def _bank_loss(self, interaction: Any, target: Tensor) -> Tensor:
-        """Contrast users with their targets against the bank, which then takes these in."""
+    def _bank_loss(self, users: Tensor, target: Tensor) -> Tensor:
+        """Contrast users [B, D] with their targets [B] against the bank, which then has these."""
         assert self.bank is not None
         keys = self.slow_content(target)  # [B, D]
-        users = self.retriever.encode(interaction)  # [B, D]
         loss = bank_info_nce(users, keys, target, self.bank, self.temperature)
         if self.training:
             self.slow_content.follow()
