@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -232,6 +233,20 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     different = [name for name in one if not torch.equal(one[name], other[name])]
     assert not different, f"not bit-identical: {different}"
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what is read from tensors from now on: each time the host waits for the device."""
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__bool__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *args: object, _of=original, _as=name) -> object:
+            reads.append(_as)
+            return _of(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    return reads
 
 
 def rng_state() -> tuple[Any, ...]:
