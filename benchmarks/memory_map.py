@@ -24,6 +24,8 @@ PHASES = ("states", "index", "neighbours of all rows", "100 steps")
 WAYS = ("in memory", "mapped")
 ROWS_OF_USER, LENGTH, WIDTH = 100, 50, 64
 STATED = (1_000_000, 10_000_000, 100_000_000)
+INDEXES = 2
+"""Indices that are held at once at most: of the training's memory and of the scores'."""
 EVERY = 0.01
 """Seconds between two looks at the anonymous memory."""
 
@@ -127,15 +129,16 @@ def formulas(k: int, bytes_of_row: float) -> str:
     """Return the bytes of larger memories, as a table."""
     lines = [
         f"| R | states 4RD | neighbours 4RK (K {k}) | vectors of an index in the making 4RD "
-        f"| index 4RD, ivf + 8R | rows {bytes_of_row:.0f}R, log p 4R |",
+        f"| {INDEXES} indices of 4RD, ivf + 8R | rows {bytes_of_row:.0f}R, log p 4R |",
         "|---|---|---|---|---|---|",
     ]
     for n in STATED:
-        parts = (4 * WIDTH, 4 * k, 4 * WIDTH, 4 * WIDTH + 8, bytes_of_row + 4)
+        parts = (4 * WIDTH, 4 * k, 4 * WIDTH, INDEXES * (4 * WIDTH + 8), bytes_of_row + 4)
         lines.append(
             f"| {n:,} | " + " | ".join(f"{n * part / 1e9:.2f} GB" for part in parts) + " |"
         )
-    mapped, resident = 8 * WIDTH + 4 * k, 4 * WIDTH + 12 + bytes_of_row
+    mapped = 8 * WIDTH + 4 * k
+    resident = INDEXES * (4 * WIDTH + 8) + bytes_of_row + 4
     lines.append(
         f"\nOf each row {mapped} bytes can be mapped (the first three) and {resident:.0f} cannot: "
         + ", ".join(f"{n * mapped / 1e9:.1f} and {n * resident / 1e9:.1f} GB" for n in STATED)

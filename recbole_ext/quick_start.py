@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole.utils import init_seed
 
-from recbole_ext import __version__, run_folder
+from recbole_ext import run_folder
 from recbole_ext.atomic import remove_leftovers
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
-from recbole_ext.data.check import check_files
+from recbole_ext.data.check import check_files, check_topk
 from recbole_ext.data.vocabulary import vocabulary_of
-from recbole_ext.distributed import OF_A_PROCESS, spawn_run
+from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
 from recbole_ext.models.item_init import with_item_init
+from recbole_ext.pretraining import check_start, warm_start_of
+from recbole_ext.resume import check_features, resumed_config, write_features, write_settings
 from recbole_ext.run_folder import Phases
-from recbole_ext.settings_kinds import PLACE_KEYS, RESUME_KEYS, STAGE_KEYS, WARM_START_KEYS
-from recbole_ext.settings_reading import parse_overrides
+from recbole_ext.settings_check import bad_settings_of
 from recbole_ext.trainer.checkpoint import check_identity, load_weights, read_checkpoint
 from recbole_ext.trainer.hooked_trainer import RunHooks, build_trainer
-from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 
 
@@ -61,29 +58,13 @@ def run(
     """
     if resume is not None:
         folder = Path(resume)
-        if not (folder / "config.yaml").is_file():
-            raise UserError(f"--resume={resume}: there is no run in that folder (no config.yaml)")
-        changed = parse_overrides(overrides)
-        kept = sorted(changed.keys() - RESUME_KEYS)
-        if kept:
-            raise UserError(
-                f"--resume keeps the settings of the run, {', '.join(kept)} included; "
-                f"it may change {', '.join(sorted(RESUME_KEYS))}"
-            )
-        config = Config(config_file_list=[folder / "config.yaml"], overrides=overrides)
-        check_files(config)
-        _refuse_lost_checkpoint(folder)
+        config = resumed_config(folder, overrides)
     else:
         config = Config(model, dataset, config_file_list, config_dict, overrides)
         check_files(config)  # before there is a folder that another attempt would find in its way
         build_callbacks(config["callbacks"])
         folder = run_folder.make_folder(config["output_dir"], config["model"], config["dataset"])
     if config["nproc"] > 1:
-        if resume is not None:
-            raise UserError(
-                "a run in several processes cannot be resumed exactly; "
-                "start it anew with another --output_dir"
-            )
         try:
             return spawn_run(config, folder, _go)
         except KeyboardInterrupt as interrupt:
@@ -98,7 +79,7 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
         if config["local_rank"] == 0:  # another would delete what this one is writing
             remove_leftovers(folder)
         if config["local_rank"] == 0 and not resuming:
-            run_folder.write_config(folder, _portable(config))
+            write_settings(folder, config)
         try:
             return Run(config, folder, resuming).go()
         except Exception:
@@ -111,42 +92,6 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
             raise
         finally:
             run_folder.stop_logging()  # whatever this process does next is no part of the run
-
-
-def _portable(config: Config) -> dict[str, Any]:
-    """Return the settings as ``config.yaml`` has them: good in any folder, and for another run."""
-    settings = {**config.resolved, "output_dir": None}
-    if "local_rank" in settings:  # one of nproc processes: what it was given is no setting
-        for key in OF_A_PROCESS:
-            settings.pop(key, None)
-    for key in ("data_path", "pretrain_dir", "pretrained_path", "features_dir"):
-        is_bundled = key == "data_path" and config["dataset"] == "ml-100k"
-        is_default = settings.get(key) == config.internal_config_dict.get(key)
-        if settings.get(key) and not (is_bundled and is_default):
-            settings[key] = str(Path(settings[key]).resolve())
-    for key in ("text_feature", "image_feature", "user_feature"):  # by name, or by folder
-        if settings.get(key) and (Path(settings[key]) / "manifest.json").is_file():
-            settings[key] = str(Path(settings[key]).resolve())
-    return settings
-
-
-def _refuse_lost_checkpoint(folder: Path) -> None:
-    """Refuse to start a run anew in a folder that holds the results of one.
-
-    A run that was killed in its first epoch has no ``last.pt`` and at most one record.
-    """
-    if not (folder / "last.pt").is_file() and (
-        (folder / "result.json").is_file() or len(RunLog(folder).read()) > 1
-    ):
-        raise UserError(
-            f"--resume={folder}: last.pt is missing, so there is nothing to continue from, and "
-            "starting anew would overwrite the results there; start a new run with "
-            f"--config_files={folder / 'config.yaml'}"
-        )
-
-
-FEATURES = "features.json"
-"""File of a run folder: feature -> the version (generation) that the run is made with."""
 
 
 class Run:
@@ -211,7 +156,7 @@ class Run:
             self.dataset = create_dataset(config)
             self.logger.info("%s", self.dataset)
             self.vocabulary = vocabulary_of(self.dataset)
-            with _bad_settings_of(config):
+            with bad_settings_of(config):
                 loaders = create_loaders(config, self.dataset)
             self.train_data, self.valid_data, self.test_data = loaders
         check_topk(config, self.dataset.item_num - 1)
@@ -222,7 +167,7 @@ class Run:
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         if config["malloc_tuning"] and config["device"].type == "cpu":
             keep_freed_memory()
-        with self.phases("model"), _bad_settings_of(config):
+        with self.phases("model"), bad_settings_of(config):
             model = config.model_class(config, self.train_data._dataset)
             model = with_item_init(model, config, self.train_data._dataset).to(config["device"])
             self.model = accelerated(model, config)
@@ -235,7 +180,7 @@ class Run:
             if (self.folder / "last.pt").is_file():
                 trainer.resume_from(self.folder / "last.pt")
             # only now: what a refused resume changed must not stay
-            run_folder.write_config(self.folder, _portable(config))
+            write_settings(self.folder, config)
         return trainer
 
     def _keep_features(self) -> None:
@@ -246,8 +191,8 @@ class Run:
         """
         used = getattr(self.train_data._dataset, "features_used", {})
         check_features(self.folder, used)
-        if used and self.config["local_rank"] == 0:
-            run_folder.write_text(self.folder / FEATURES, json.dumps(used, indent=2) + "\n")
+        if self.config["local_rank"] == 0:
+            write_features(self.folder, used)
 
     def _find_warm_start(self) -> None:
         """Train the model that this one starts from, or find it trained; set its path.
@@ -257,18 +202,7 @@ class Run:
         config = self.config
         wanted = getattr(config.model_class, "warm_start", None)
         self.warm_start = config["pretrained_path"]
-        how = (config["item_init"] or {}).get("how", "init")
-        if wanted and how != "init":
-            raise UserError(
-                f"item_init: {config['model']} takes its table of items from {wanted}, where "
-                f"'{how}' would be another; use how: init, which {wanted} begins with"
-            )
-        for key, default in {} if wanted else WARM_START_KEYS.items():
-            own = config.internal_config_dict.get(key, default)  # S3Rec has a key of that name
-            if own == default and config.resolved.get(key, default) != default:
-                raise UserError(
-                    f"{key}: {config['model']} starts from no other model; leave it out"
-                )
+        check_start(config)
         if self.resuming and (self.folder / "last.pt").is_file():
             config["pretrain"], config["pretrained_path"] = "none", None
         elif wanted and not config["pretrained_path"] and config["pretrain"] == "auto":
@@ -276,7 +210,7 @@ class Run:
                 found = str(pretrained(config, wanted, self.dataset.fingerprint).resolve())
             self.logger = run_folder.start_logging(self.folder, config["state"])
             self.warm_start = config["pretrained_path"] = config.resolved["pretrained_path"] = found
-            run_folder.write_config(self.folder, _portable(config))
+            write_settings(self.folder, config)
 
     def _test(self, trainer: Any) -> dict[str, float]:
         if self.config["memory_include_valid"]:
@@ -320,89 +254,21 @@ class Run:
         }
 
 
-def check_topk(config: Config, n_items: int) -> None:
-    """Refuse lists that are longer than the catalogue.
-
-    Args:
-        config: The run's settings.
-        n_items: Items of the dataset, the padding item not among them.
-
-    Raises:
-        UserError: Naming both numbers.
-    """
-    if max(config["topk"]) > n_items:
-        raise UserError(
-            f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
-            f"({n_items})"
-        )
-
-
-def check_features(folder: Path, used: Mapping[str, str]) -> None:
-    """Refuse features that are not those of the run.
-
-    Args:
-        folder: Run folder.
-        used: Feature -> the generation that is there now.
-
-    Raises:
-        UserError: Naming the feature.
-    """
-    path = folder / FEATURES
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name, generation in used.items():
-        if kept.get(name, generation) != generation:
-            raise UserError(
-                f"{folder}: feature '{name}' was built anew since this run was made, and its "
-                "vectors are others; build it as it was, or train anew"
-            )
-
-
 def _n_parameters(model: Any) -> int | None:
     """Return the number of a model's weights, frozen ones too; ``None`` where it has none."""
     parameters = getattr(model, "parameters", None)
     return sum(weight.numel() for weight in parameters()) if parameters else None
 
 
-@contextmanager
-def _bad_settings_of(config: Config) -> Iterator[None]:
-    """Say that RecBole's model or one of ours refused its settings; errors of a user's own pass."""
-    try:
-        yield
-    except (ValueError, KeyError, NotImplementedError, AssertionError) as error:
-        if ":" in config.model_path:
-            raise
-        what = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
-        raise UserError(
-            f"{config['model']} cannot be built with these settings: "
-            f"{what.strip().splitlines()[0] if what.strip() else type(error).__name__}; "
-            "see the model's keys in properties/model or RecBole's documentation"
-        ) from error
-
-
 def pretrained(config: Config, model: str, fingerprint: str) -> Path:
     """Return the run folder of a finished warm start: found, resumed, or trained now.
-
-    The warm start takes the user's settings that it knows, but for those of the training itself:
-    these come from its own YAML, ``pretrain_epochs`` and ``pretrain_config``.
 
     Args:
         config: Settings of the run that needs it.
         model: The model to train first.
         fingerprint: Fingerprint of the filtered dataset.
     """
-    own = {
-        **({} if config["pretrain_epochs"] is None else {"epochs": config["pretrain_epochs"]}),
-        **(config["pretrain_config"] or {}),
-    }
-    known = Config(model, config["dataset"]).resolved.keys() - STAGE_KEYS
-    plain = Config(config.model_path, config["dataset"]).resolved
-    # by value and not by who gave it: config.yaml, from which a run is resumed, gives every key
-    shared = {k: v for k, v in config.resolved.items() if k in known and v != plain.get(k)}
-    settings = {**shared, **own}
-    resolved = Config(model, config["dataset"], config_dict=settings).resolved
-    digest = hashlib.sha256(f"{__version__} {fingerprint}".encode())
-    digest.update(repr(sorted((k, v) for k, v in resolved.items() if k not in PLACE_KEYS)).encode())
-    folder = Path(config["pretrain_dir"]) / f"{model}-{config['dataset']}-{digest.hexdigest()[:12]}"
+    folder, settings = warm_start_of(config, model, fingerprint)
     with run_folder.lock(folder):
         if (folder / "result.json").is_file() and (folder / "best.pt").is_file():
             logging.getLogger().info("warm start: %s is trained already", folder)

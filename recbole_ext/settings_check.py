@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,22 @@ def check_types(
         value = settings.get(key)
         if isinstance(value, (int, float)) and not value > 0:  # NaN too
             raise UserError(f"{key} must be greater than 0, not {value!r}")
+
+
+@contextmanager
+def bad_settings_of(config: Any) -> Iterator[None]:
+    """Say that RecBole's model or one of ours refused its settings; errors of a user's own pass."""
+    try:
+        yield
+    except (ValueError, KeyError, NotImplementedError, AssertionError) as error:
+        if ":" in config.model_path:
+            raise
+        what = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{config['model']} cannot be built with these settings: "
+            f"{what.strip().splitlines()[0] if what.strip() else type(error).__name__}; "
+            "see the model's keys in properties/model or RecBole's documentation"
+        ) from error
 
 
 def _keys_read_by(model_class: type) -> set[str]:

@@ -198,3 +198,17 @@ class ModelContract:
             scores = on_gpu.eval().full_sort_predict(test_batch.to(config["device"])).cpu()
             expected = net.eval().full_sort_predict(test_batch)
         torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-4)
+
+
+def assert_like_in_16_bits(net: Any, batch: Any) -> None:
+    """As with enable_amp: the losses stay in 32 bits and are about the same, gradients finite."""
+    torch.manual_seed(3)
+    expected = {name: loss.item() for name, loss in net.losses(batch).items()}
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = net.losses(batch)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected[name], rel=0.05, abs=0.01), name
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())

@@ -14,30 +14,13 @@ import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
 from recbole.model.general_recommender.bpr import BPR
+from settings_help import ReadsItsOwnKey, sasrec, write
 
 from recbole_ext import run_folder
 from recbole_ext.config import Config, device_of
 from recbole_ext.registry import RECBOLE, builtin_models
 from recbole_ext.settings_reading import parse_overrides, parse_value, read_yaml
 from recbole_ext.types import UserError
-
-
-def sasrec(*overrides: str, files: list[Path] | None = None, **settings: Any) -> Config:
-    return Config("SASRec", "ml-100k", files, settings, overrides)
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-class ReadsItsOwnKey(BPR):
-    """An outside model whose source reads a key that no YAML file knows."""
-
-    def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)
-        self.blend = config["my_own_blend"]
-
 
 # ---- values
 

@@ -24,7 +24,7 @@ LAYERS = (
         "run_folder",
     ),
     ("models",),
-    ("trainer", "callbacks", "distributed"),
+    ("trainer", "callbacks", "distributed", "resume", "pretraining"),
     ("rerankers", "evaluation"),
     ("quick_start", "compare", "pipeline", "doctor", "report", "feature_commands", "slices_report"),
     ("cli", "serving"),

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from recbole.model.general_recommender.bpr import BPR
+from settings_help import ReadsItsOwnKey, sasrec, write
 
 from recbole_ext.config import Config
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
-
-
-def sasrec(*overrides: str, **settings: Any) -> Config:
-    return Config("SASRec", "ml-100k", None, settings, overrides)
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-class ReadsItsOwnKey(BPR):
-    """An outside model whose source reads a key that no YAML file knows."""
-
-    def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)
-        self.blend = config["my_own_blend"]
-
 
 WRONG = {
     "a misspelt key": (["--epoch=5"], "unknown setting 'epoch'; did you mean 'epochs'"),

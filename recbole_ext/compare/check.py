@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext.config import Config
-from recbole_ext.quick_start import Run, check_topk
+from recbole_ext.data.check import check_topk
+from recbole_ext.quick_start import Run
 from recbole_ext.types import UserError
 
 Wanted = dict[str, Any]

@@ -136,36 +136,47 @@ def plan(
     if not isinstance(given, Overrides):
         given = read_overrides(given, models, datasets)
     variants = _in_order(variants_of(models, given.variants, controls))
-    said = parse_overrides(overrides)
-    checked: dict[str, Configs] = {dataset: {} for dataset in datasets}
-    for dataset, configs in checked.items():
-        for seed in seeds:
-            for one in variants:
-                settings = _settings_of(one, dataset, seed, given, said)
-                arguments = _overrides_of(one, overrides)
-                config = Config(one.model, dataset, None, settings, arguments)
-                refuse_lost(one, seed, said)
-                refuse_unfit(config)
-                check_files(config)
-                configs[one.name, seed] = settings, config
-                (first, _), (_, reference) = next(iter(configs.items()))
-                refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
-                refuse_other_data(one.name, config, first, reference)
-        _check_starts(variants, configs, seeds[0])
+    checked: dict[str, Configs] = {}
+    for dataset in datasets:
+        checked[dataset] = _checked(dataset, variants, seeds, given, overrides)
+        _check_starts(variants, checked[dataset], seeds[0])
     settings_of = {d: next(iter(configs.values()))[1].resolved for d, configs in checked.items()}
     names = [one.name for one in variants]
     refuse_other_protocol(output_dir, names, settings_of)
-    runs: list[Planned] = []
     fingerprints = {
         dataset: fingerprint_of(dataset, _wanted(variants, configs, overrides, seeds[0]))
         for dataset, configs in checked.items()
     }
     refuse_other_fingerprint(output_dir, names, fingerprints)
+    runs: list[Planned] = []
     for dataset, configs in checked.items():
         fingerprint = fingerprints[dataset]
         runs += _of_dataset(dataset, variants, configs, overrides, output_dir, fingerprint)
     refuse_twice([(one.name, one.folder) for one in runs])
     return runs
+
+
+def _checked(
+    dataset: str,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    given: Overrides,
+    overrides: Sequence[str],
+) -> Configs:
+    """Return the settings of the runs on a dataset, each of which compares with the first."""
+    said, configs = parse_overrides(overrides), Configs()
+    for seed in seeds:
+        for one in variants:
+            settings = _settings_of(one, dataset, seed, given, said)
+            config = Config(one.model, dataset, None, settings, _overrides_of(one, overrides))
+            refuse_lost(one, seed, said)
+            refuse_unfit(config)
+            check_files(config)
+            configs[one.name, seed] = settings, config
+            (first, _), (_, reference) = next(iter(configs.items()))
+            refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)
+            refuse_other_data(one.name, config, first, reference)
+    return configs
 
 
 def _wanted(

@@ -1,4 +1,7 @@
-"""Looks at a dataset's files before RecBole does, and says in one sentence what is wrong."""
+"""Looks at a dataset's files before RecBole does, and says in one sentence what is wrong.
+
+Once they are read: at whether there are as many items as are to be ranked.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,23 @@ def check_files(config: Any) -> None:
         columns = _header(path, config)
         for key, kind in _needed(config).items():
             _check_column(path, columns, key, kind, config)
+
+
+def check_topk(config: Any, n_items: int) -> None:
+    """Refuse lists that are longer than the catalogue.
+
+    Args:
+        config: The run's settings.
+        n_items: Items of the dataset, the padding item not among them.
+
+    Raises:
+        UserError: Naming both numbers.
+    """
+    if max(config["topk"]) > n_items:
+        raise UserError(
+            f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
+            f"({n_items})"
+        )
 
 
 def _needed(config: Any) -> dict[str, str]:

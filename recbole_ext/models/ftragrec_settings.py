@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from recbole_ext.index.build import KINDS
+from recbole_ext.models.refused_values import check_words
 from recbole_ext.modules.memory import POLICIES
 from recbole_ext.modules.retrieval_mix import KL_TARGETS, MIXES
 from recbole_ext.types import UserError, suggest
@@ -118,10 +119,7 @@ def check_values(config: Any, n_rows: int) -> None:
     Raises:
         UserError: Naming the key, the value and what it takes.
     """
-    for key, words in CHOICES.items():
-        if config[key] not in words:
-            near = suggest(str(config[key]), words)
-            raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{near}")
+    check_words(config, CHOICES)
     for key, (low, high) in RANGES.items():
         if key in OPTIONAL and config[key] is None:
             continue

@@ -22,6 +22,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """RecBole's names of ``hidden_act``, each as one fused operation."""
 
 
+def check_heads(hidden_size: int, n_heads: int) -> None:
+    """Check that the heads divide the width.
+
+    Raises:
+        UserError: They do not.
+    """
+    if hidden_size % n_heads:
+        raise UserError(
+            f"hidden_size: {hidden_size} is not a multiple of n_heads {n_heads}; change one of them"
+        )
+
+
 class MultiHeadAttention(nn.Module):
     """Self-attention with residual and LayerNorm after it (post-LN)."""
 
@@ -34,11 +46,7 @@ class MultiHeadAttention(nn.Module):
         layer_norm_eps: float,
     ) -> None:
         super().__init__()
-        if hidden_size % n_heads:
-            raise UserError(
-                f"hidden_size: {hidden_size} is not a multiple of n_heads {n_heads}; "
-                "change one of them"
-            )
+        check_heads(hidden_size, n_heads)
         if not 0 <= attn_dropout_prob < 1:
             raise UserError(f"attn_dropout_prob: {attn_dropout_prob} is not in [0, 1)")
         self.n_heads = n_heads

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_ext.types import UserError
+from recbole_ext.modules.attention import check_heads
 
 
 class CrossAttention(nn.Module):
@@ -34,11 +34,7 @@ class CrossAttention(nn.Module):
         attn_dropout_prob: float = 0.0,
     ) -> None:
         super().__init__()
-        if hidden_size % n_heads:
-            raise UserError(
-                f"hidden_size: {hidden_size} is not a multiple of n_heads {n_heads}; "
-                "change one of them"
-            )
+        check_heads(hidden_size, n_heads)
         memory_size = memory_size or hidden_size
         self.n_heads = n_heads
         self.attn_dropout_prob = attn_dropout_prob

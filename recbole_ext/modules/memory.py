@@ -277,7 +277,8 @@ class Memory:
             cells = CPU_CELLS if self.device.type == "cpu" else CELLS
             size = max(1, cells // len(item_weight))
             # one tensor and not a list of small ones: each would stand in the place that the last
-            # logits left, so that the next did not fit there (6 GiB for ml-1m, see malloc.py)
+            # logits left, so that the next did not fit there; where what is freed is kept
+            # (malloc.py), every part would then need memory of its own
             found = torch.empty(len(self.targets), device=self.device)  # [R]
             parts = (tensor.split(size) for tensor in (found, self.states, self.targets))
             with full_precision(self.device):

@@ -44,6 +44,44 @@ class Found:
         return self.log_weights.exp() * self.valid  # [B, K]
 
 
+@dataclass(frozen=True)
+class KLTerm:
+    """The loss that pulls the neighbours' weights towards a target.
+
+    Attributes:
+        weight: 0 leaves it out; so does train_alpha 0, with which nothing is mixed.
+        target: ``label`` (how likely the label is with a neighbour alone) or ``model`` (how
+            much the recommender likes the neighbour's target). With ``label`` a row none of whose
+            (kept) neighbours leads to the label has KL 0, but under ``vector``: all its
+            neighbours are equally wrong, so they teach nothing. Under ``vector`` every neighbour
+            moves the label's probability, and with ``model`` the label does not matter:
+            there every row with a neighbour counts.
+        temperature: Flattens the target.
+    """
+
+    weight: float
+    target: str
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How like a query its neighbours must be.
+
+    Attributes:
+        threshold: Cosine below which a neighbour is dropped; -1 keeps all.
+        percentile: The same, as a percentile of the training pairs; 0 keeps all.
+    """
+
+    threshold: float
+    percentile: float
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether any neighbour can be dropped."""
+        return self.threshold > -1 or self.percentile > 0
+
+
 class RetrievalMix(nn.Module):
     """Weighs neighbours and mixes what they lead to into a recommender's prediction.
 
@@ -60,16 +98,8 @@ class RetrievalMix(nn.Module):
         train_alpha: Share of the neighbours in the loss.
         smoothing: See :class:`~recbole_ext.modules.mixing.MixSettings`.
         top_k: Neighbours that are used.
-        kl_weight: 0 leaves the KL term out; so does train_alpha 0, with which nothing is mixed.
-        kl_target: ``label`` (how likely the label is with a neighbour alone) or ``model`` (how
-            much the recommender likes the neighbour's target). With ``label`` a row none of whose
-            (kept) neighbours leads to the label has KL 0, but under ``vector``: all its
-            neighbours are equally wrong, so they teach nothing. Under ``vector`` every neighbour
-            moves the label's probability, and with ``model`` the label does not matter:
-            there every row with a neighbour counts.
-        kl_temperature: Flattens the target of the KL term.
-        quality_threshold: Cosine below which a neighbour is dropped; -1 keeps all.
-        quality_percentile: The same, as a percentile of the training pairs; 0 keeps all.
+        kl: What the weights of neighbours are pulled towards.
+        quality: Which neighbours are dropped.
     """
 
     alpha: Tensor
@@ -86,11 +116,8 @@ class RetrievalMix(nn.Module):
         train_alpha: float,
         smoothing: float,
         top_k: int,
-        kl_weight: float,
-        kl_target: str,
-        kl_temperature: float,
-        quality_threshold: float,
-        quality_percentile: float,
+        kl: KLTerm,
+        quality: Quality,
     ) -> None:
         super().__init__()
         self.retriever = retriever
@@ -98,11 +125,8 @@ class RetrievalMix(nn.Module):
         self.gate = MixGate(train_alpha) if mix == "gate" else None
         self.train_alpha = train_alpha
         self.top_k = top_k
-        self.kl_weight = kl_weight
-        self.kl_target = kl_target
-        self.kl_temperature = kl_temperature
-        self.quality_threshold = quality_threshold
-        self.quality_percentile = quality_percentile
+        self.kl = kl
+        self.quality = quality
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("n_neighbours", torch.tensor(top_k))
         self.register_buffer("temperature", torch.tensor(0.0))  # 0: the retriever's
@@ -155,7 +179,7 @@ class RetrievalMix(nn.Module):
         """
         similarity, near = similarity[:, : settings.top_k], near[:, : settings.top_k]  # [B, K]
         valid = near >= 0  # [B, K]
-        if self._is_choosy():
+        if self.quality.is_choosy:
             valid = valid & (similarity.detach() >= self._least_similarity(memory))
         targets = memory.targets[near.clamp_min(0)].masked_fill(~valid, 0)  # [B, K]
         weighed = log_weights(similarity, valid, settings.temperature)  # [B, K]
@@ -170,14 +194,11 @@ class RetrievalMix(nn.Module):
         similarity = self.retriever.similarity(h, keys)  # [B, K]
         return self.find(similarity, near, memory, self.for_losses())
 
-    def _is_choosy(self) -> bool:
-        return self.quality_threshold > -1 or self.quality_percentile > 0
-
     def _least_similarity(self, memory: Memory) -> float:
-        if not self.quality_percentile:
-            return self.quality_threshold
-        least = memory.similarity_percentile(self.quality_percentile, self.top_k)
-        return max(self.quality_threshold, least)
+        if not self.quality.percentile:
+            return self.quality.threshold
+        least = memory.similarity_percentile(self.quality.percentile, self.top_k)
+        return max(self.quality.threshold, least)
 
     # ---- losses
 
@@ -229,7 +250,7 @@ class RetrievalMix(nn.Module):
         mixed = mixing.mix_vectors(h, found.weights, target_emb, found.alpha)  # [B, D]
         enhanced = F.cross_entropy(mixed @ item_weight[1:].T, labels - 1)
         alone = None
-        if self._has_kl() and self.kl_target == "label":
+        if self._has_kl() and self.kl.target == "label":
             alone = mixing.vector_label_scores(h, target_emb, item_weight, labels, found.alpha)
         return enhanced, self._kl(h, found, alone, item_weight)
 
@@ -253,15 +274,15 @@ class RetrievalMix(nn.Module):
         if not self._has_kl():
             return h.new_zeros(())
         valid = found.valid  # [B, K]
-        if self.kl_target == "model" or alone is None:
+        if self.kl.target == "model" or alone is None:
             alone = torch.einsum("bd,bkd->bk", h, item_weight[found.targets])  # [B, K]
         elif is_taught is not None:
             valid = valid & is_taught[:, None]
-        return mixing.retrieval_kl(found.log_weights, alone, valid, self.kl_temperature)
+        return mixing.retrieval_kl(found.log_weights, alone, valid, self.kl.temperature)
 
     def _has_kl(self) -> bool:
         """Return whether there is a KL term; where nothing is mixed, nothing is to be taught."""
-        return bool(self.kl_weight) and self.train_alpha > 0
+        return bool(self.kl.weight) and self.train_alpha > 0
 
     def _every_row_counts(self) -> bool:
         """Return whether rows none of whose neighbours leads to the label must be weighed.
@@ -269,8 +290,8 @@ class RetrievalMix(nn.Module):
         A gate has a gradient there, a threshold may leave them without neighbours, hence with alpha
         0, and the model has a target for every row.
         """
-        asks_model = bool(self.kl_weight) and self.kl_target == "model"
-        return self.mix == "gate" or asks_model or self._is_choosy()
+        asks_model = bool(self.kl.weight) and self.kl.target == "model"
+        return self.mix == "gate" or asks_model or self.quality.is_choosy
 
     # ---- scores
 

@@ -6,7 +6,7 @@ from statistics import fmean
 import pytest
 import torch
 from callbacks.contracts import CallbackContract
-from callbacks.loop import Record, fit
+from callbacks.loop import Record, count_reads, fit
 
 from recbole_ext.callbacks.log_losses import LogLosses
 from recbole_ext.callbacks.loss_curriculum import LossCurriculum
@@ -60,16 +60,7 @@ def test_a_line_goes_to_the_logger(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_nothing_is_read_between_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a number from a tensor makes the host wait for the device."""
-    reads: list[str] = []
-    for name in ("item", "tolist", "__float__", "__bool__", "cpu", "numpy"):
-        original = getattr(torch.Tensor, name)
-
-        def counted(self: torch.Tensor, *args: object, _of=original, _as=name) -> object:
-            reads.append(_as)
-            return _of(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
+    reads = count_reads(monkeypatch)
     callback = LogLosses(every=10)
     state = TrainState(torch.nn.Linear(1, 1), None, 1, 40)  # type: ignore[arg-type]
     at = []

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from callbacks.contracts import CallbackContract
-from callbacks.loop import Record, fit, new_state, new_toy
+from callbacks.loop import Record, count_reads, fit, new_state, new_toy
 from torch import Tensor, nn
 
 from recbole_ext.callbacks.alternate import Alternate
@@ -140,16 +140,7 @@ def test_a_loss_that_becomes_negative_is_refused_at_the_end_of_the_epoch() -> No
 
 
 def test_nothing_is_read_but_at_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a number from a tensor makes the host wait for the device."""
-    reads: list[str] = []
-    for name in ("item", "tolist", "__float__", "__bool__", "cpu", "numpy"):
-        original = getattr(torch.Tensor, name)
-
-        def counted(self: torch.Tensor, *args: object, _of=original, _as=name) -> object:
-            reads.append(_as)
-            return _of(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
+    reads = count_reads(monkeypatch)
     model, callback = Scales(rec=1.0, aux=2.0), UncertaintyWeights(["rec", "aux"])
     state = new_state(model)
     callback.on_fit_start(state)

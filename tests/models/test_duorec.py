@@ -242,6 +242,7 @@ def test_training_rows_are_not_saved(tiny_data_path, tmp_path):
     ("settings", "word"),
     [
         ({"contrast": "both"}, "contrast"),
+        ({"contrast": "us-x"}, "contrast: 'us-x' is none of us_x, un, su, us; did you mean 'us_x'"),
         ({"sim": "euclid"}, "sim"),
         ({"train_on": "users"}, "train_on"),
         ({"softmax": "half"}, "softmax"),

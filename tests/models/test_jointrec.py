@@ -17,6 +17,7 @@ from recbole_ext.compare.overrides import Overrides
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.models.multimodal.jointrec import LOSSES, ScoreMix, rank_fusion
+from recbole_ext.modules.sampling import other_items
 from recbole_ext.quick_start import run
 from recbole_ext.registry import get_model
 from recbole_ext.trainer.batch_hooks import BatchHooks
@@ -129,6 +130,39 @@ def test_candidates_are_the_same_and_begin_with_the_target(made):
     gate = torch.sigmoid(torch.tensor(-2.0))
     mixed = sets["sasrec"] + gate * sets["retriever"]  # nothing has been learned
     torch.testing.assert_close(losses["joint"], -mixed.log_softmax(1)[:, 0].mean())
+
+
+@pytest.mark.parametrize("frozen", ["", "sasrec", "retriever"])
+@pytest.mark.parametrize(
+    "more", [{}, {"softmax": "in_batch"}, {"retrieval_loss": "bpr", "n_negatives": 5}]
+)
+@pytest.mark.parametrize("bank", [0, 16])
+def test_a_step_encodes_its_items_once(made, bank, more, frozen):
+    net, (train, _, _) = made(memory_bank_size=bank, retriever_config=more)
+    for parameter in getattr(net, frozen).parameters() if frozen else ():
+        parameter.requires_grad_(False)
+    encoders = {"items": net.retriever.content, "users": net.retriever.user_profile}
+    calls = []
+    for name, module in {**encoders, "histories": net.sasrec}.items():
+        module.register_forward_hook(lambda *_, _of=name: calls.append(_of))
+    batch = next(iter(train))
+    torch.manual_seed(2)
+    losses = net.losses(batch)
+    keys = ["items"] if bank and frozen != "retriever" else []  # those of the slow copy
+    assert sorted(calls) == sorted(["items", "users", "histories", *keys])
+    theirs = net.retriever.scores(batch, drawn_candidates(net, batch))
+    torch.testing.assert_close(net.score_sets["retriever"], theirs)
+    if frozen != "retriever" and "n_negatives" not in more:  # of which nothing is drawn
+        alone = net.retriever.losses(batch)["rec"]
+        torch.testing.assert_close(losses["retrieval"], alone)
+
+
+def drawn_candidates(net: Any, batch: Any) -> torch.Tensor:
+    """Return the candidates [B, 1 + K] that seed 2 draws."""
+    torch.manual_seed(2)
+    target = batch[net.POS_ITEM_ID]
+    negatives = other_items(target, net.n_negatives, net.n_items)
+    return torch.cat([target[:, None], negatives], dim=1)
 
 
 def test_the_bank_fills_with_keys_of_the_slow_encoder(made):

@@ -22,14 +22,16 @@ from recbole_ext.config import Config
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.multimodal.textpreferenceretriever import Towers
+from recbole_ext.models.refused_values import check_words
+from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.distillation import candidate_loss
 from recbole_ext.modules.losses import bpr, item_cross_entropy
 from recbole_ext.modules.match_score import bounded_scale
 from recbole_ext.modules.memory_bank import MemoryBank, SlowCopy, bank_info_nce
 from recbole_ext.modules.sampling import other_items
-from recbole_ext.modules.transformer import SASEncoder
 from recbole_ext.registry import get_model
-from recbole_ext.types import Losses, UserError, suggest
+from recbole_ext.types import Losses, UserError
 
 CHOICES = {
     "sasrec_loss": ("softmax", "bpr"),
@@ -77,23 +79,10 @@ class JointRec(ExtRecommender, SequentialRecommender):
         self.n_negatives = config["joint_negatives"]
         self.temperature = config["bank_temperature"]
         self.bank_weight = config["bank_weight"]
-        size = config["hidden_size"]
-        self.sasrec = SASEncoder(
-            n_items=self.n_items,
-            hidden_size=size,
-            n_layers=config["n_layers"],
-            n_heads=config["n_heads"],
-            inner_size=config["inner_size"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
-            attn_dropout_prob=config["attn_dropout_prob"],
-            hidden_act=config["hidden_act"],
-            layer_norm_eps=config["layer_norm_eps"],
-            max_length=self.max_seq_length,
-            initializer_range=config["initializer_range"],
-        )
+        self.sasrec = build_sas_encoder(config, self.n_items, self.max_seq_length)
         theirs = retriever_config(config)
         self.retriever = theirs.model_class(theirs, dataset)
-        self.mix = ScoreMix(size)
+        self.mix = ScoreMix(config["hidden_size"])
         self.score_sets: dict[str, Tensor] = {}
         self.bank: MemoryBank | None = None
         if config["memory_bank_size"]:
@@ -104,10 +93,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
 
     @staticmethod
     def _check_choices(config: Any) -> None:
-        for key, words in CHOICES.items():
-            if config[key] not in words:
-                hint = suggest(str(config[key]), words)
-                raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{hint}")
+        check_words(config, CHOICES)
         for key, (low, high) in RANGES.items():
             if not low <= config[key] <= high:
                 raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
@@ -139,7 +125,12 @@ class JointRec(ExtRecommender, SequentialRecommender):
         h = self.encode(interaction)  # [B, D]
         emb = self.item_weight[candidates]  # [B, 1 + K, D]
         ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, 1 + K]
-        theirs = self.retriever.scores(interaction, candidates)  # [B, 1 + K]
+        towers: Towers | None = None
+        if _trains(self.retriever):  # encoded once, for its scores and its losses
+            towers = self.retriever.towers(interaction, candidates)
+            theirs = self.retriever.match(towers.user, towers.vectors[towers.candidates])
+        else:
+            theirs = self.retriever.scores(interaction, candidates)  # [B, 1 + K]
         self.score_sets = {"sasrec": ours, "retriever": theirs}
         found: Losses = dict.fromkeys(LOSSES, h.new_zeros(()))
         found["joint"] = candidate_loss(self.mix(ours, theirs, h, emb))
@@ -147,18 +138,17 @@ class JointRec(ExtRecommender, SequentialRecommender):
             found["sasrec"] = item_cross_entropy(h, self.item_weight, target)
         elif _trains(self.sasrec):
             found["sasrec"] = bpr(ours[:, 0], ours[:, 1:])
-        if _trains(self.retriever):
-            named = self.retriever.losses(interaction)
+        if towers is not None:
+            named = self.retriever.losses(interaction, towers)
             found.update({OF_RETRIEVER.get(name, name): loss for name, loss in named.items()})
             if self.bank is not None:
-                found["contrastive"] = self.bank_weight * self._bank_loss(interaction, target)
+                found["contrastive"] = self.bank_weight * self._bank_loss(towers.user, target)
         return found
 
-    def _bank_loss(self, interaction: Any, target: Tensor) -> Tensor:
-        """Contrast users with their targets against the bank, which then takes these in."""
+    def _bank_loss(self, users: Tensor, target: Tensor) -> Tensor:
+        """Contrast users [B, D] with their targets [B] against the bank, which then has these."""
         assert self.bank is not None
         keys = self.slow_content(target)  # [B, D]
-        users = self.retriever.encode(interaction)  # [B, D]
         loss = bank_info_nce(users, keys, target, self.bank, self.temperature)
         if self.training:
             self.slow_content.follow()

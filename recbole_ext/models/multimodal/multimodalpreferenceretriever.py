@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from recbole_ext.models.multimodal.textpreferenceretriever import TextPreferenceRetriever
+from recbole_ext.models.multimodal.textpreferenceretriever import TextPreferenceRetriever, Towers
 from recbole_ext.modules.fusion import build_fusion
 from recbole_ext.modules.losses import consistency
 from recbole_ext.types import Losses, UserError
@@ -56,9 +56,9 @@ class MultimodalPreferenceRetriever(TextPreferenceRetriever):
                 "text_feature and image_feature, or set it to 0"
             )
 
-    def losses(self, interaction: Any) -> Losses:
+    def losses(self, interaction: Any, towers: Towers | None = None) -> Losses:
         """Return ``rec`` and, where they have a weight, the others and ``consistency``."""
-        found = super().losses(interaction)
+        found = super().losses(interaction, towers)
         if self.consistency_weight:
             ids = interaction[self.POS_ITEM_ID].unique()  # [n]
             vectors, present = self.content.modalities(ids)  # [n, M, D], [n, M]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole_ext.models.refused_values import check_positive, check_words
 from recbole_ext.modules.pooling import POOLINGS
-from recbole_ext.types import UserError, suggest
+from recbole_ext.types import UserError
 
 CHOICES = {
     "retrieval_loss": ("softmax", "bpr", "bce"),
@@ -30,13 +31,8 @@ def check_values(config: Any) -> None:
     Raises:
         UserError: Naming the key, the value and what it takes.
     """
-    for key, words in CHOICES.items():
-        if config[key] not in words:
-            hint = suggest(str(config[key]), words)
-            raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}{hint}")
-    for key in POSITIVE:
-        if config[key] <= 0:
-            raise UserError(f"{key}: {config[key]} must be greater than 0")
+    check_words(config, CHOICES)
+    check_positive(config, POSITIVE)
     if config["diversity_top_k"] < 2:
         raise UserError("diversity_top_k: a list of one is never diverse; take 2 or more")
     if (config["profile"] == "stored") != bool(config["user_feature"]):

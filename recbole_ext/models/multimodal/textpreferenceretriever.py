@@ -12,6 +12,7 @@ is read from its file as batches need it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,6 +42,25 @@ from recbole_ext.modules.profile import PooledProfile, StoredProfile
 from recbole_ext.modules.sampling import other_items
 from recbole_ext.modules.transformer import trim
 from recbole_ext.types import Losses
+
+
+@dataclass
+class Towers:
+    """Both sides of a training batch, encoded once for all that is computed of them.
+
+    Attributes:
+        user: Vectors of the users [B, D].
+        vectors: Those of the items that occur, or of all of them [n, D].
+        target: Places of the targets among them [B].
+        negatives: Of the negatives [B, K].
+        candidates: Of further items that are to be scored [B, C], if any are.
+    """
+
+    user: Tensor
+    vectors: Tensor
+    target: Tensor
+    negatives: Tensor
+    candidates: Tensor | None = None
 
 
 class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
@@ -108,22 +128,40 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         vectors, (places,) = self._vectors(ids)
         return vectors[places]
 
-    def losses(self, interaction: Any) -> Losses:
-        """Return ``rec`` and, where they have a weight, ``contrastive`` and ``diversity``."""
+    def towers(self, interaction: Any, candidates: Tensor | None = None) -> Towers:
+        """Draw the negatives of a training batch, and encode what its losses are computed of.
+
+        Args:
+            interaction: Histories, users and targets.
+            candidates: Ids of further items [B, C] that are to be scored.
+        """
         target = interaction[self.POS_ITEM_ID]  # [B]
         item_seq = trim(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])  # [B, L]
         n_negatives = 0 if self.retrieval_loss == "softmax" else self.n_negatives
         others = other_items(target, n_negatives, self.n_items)  # [B, K]
-        is_full = self.retrieval_loss == "softmax" and self.softmax == "full"
-        vectors, (seq, pos, neg) = self._vectors(item_seq, target, others, every=is_full)
-        user = self._user(vectors[seq], item_seq, interaction)  # [B, D]
+        further = [] if candidates is None else [candidates]
+        vectors, (seq, *places) = self._vectors(
+            item_seq, target, others, *further, every=self._is_full
+        )
+        return Towers(self._user(vectors[seq], item_seq, interaction), vectors, *places)
+
+    def losses(self, interaction: Any, towers: Towers | None = None) -> Losses:
+        """Return ``rec`` and, where they have a weight, ``contrastive`` and ``diversity``.
+
+        Args:
+            interaction: Histories, users and targets.
+            towers: Of them, where they are encoded already.
+        """
+        target = interaction[self.POS_ITEM_ID]  # [B]
+        towers = self.towers(interaction) if towers is None else towers
+        user, vectors, pos = towers.user, towers.vectors, towers.target  # [B, D], [n, D], [B]
         found: Losses = {}
         if self.retrieval_loss != "softmax":
             positive = self.score((user * vectors[pos]).sum(-1))  # [B]
-            negative = self.score((vectors[neg] @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
+            negative = self.match(user, vectors[towers.negatives])  # [B, K]
             loss = bpr if self.retrieval_loss == "bpr" else matching_bce
             found["rec"] = loss(positive, negative)
-        elif is_full:
+        elif self._is_full:
             found["rec"] = item_cross_entropy(user * self.score.scale, vectors, target)
         else:
             log_expected = self.log_q[target] + math.log(len(target))  # [B]
@@ -165,7 +203,11 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
             return self.score(self._user(vectors[seq], item_seq, interaction) @ vectors.T)
         vectors, (seq, places) = self._vectors(item_seq, candidates)
         user = self._user(vectors[seq], item_seq, interaction)  # [B, D]
-        return self.score((vectors[places] @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
+        return self.match(user, vectors[places])  # [B, K]
+
+    def match(self, user: Tensor, items: Tensor) -> Tensor:
+        """Return the scores [B, K] of vectors of users [B, D] and of their items [B, K, D]."""
+        return self.score((items @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
 
     def usable_profiles(self, interaction: Any) -> Tensor:
         """Say which rows [B] may see the text of their user; others have the prefix alone."""
@@ -193,6 +235,11 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         """Set the mode; the vectors of the last evaluation are forgotten."""
         self._remembered = None
         return super().train(mode)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the softmax is over all items."""
+        return self.retrieval_loss == "softmax" and self.softmax == "full"
 
     def _build_fusion(self, config: Any, n_tokens: list[int]) -> nn.Module:
         pooling = config["token_pooling"]

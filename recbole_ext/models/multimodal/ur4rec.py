@@ -27,6 +27,7 @@ from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.multimodal.retriever_settings import text_feature
 from recbole_ext.models.multimodal.stored_texts import open_user_texts, usable_in
 from recbole_ext.models.multimodal.ur4rec_parts import build_backbone, build_retriever
+from recbole_ext.models.refused_values import check_positive
 from recbole_ext.modules.feature_source import FeatureSource
 from recbole_ext.modules.losses import (
     diversity,
@@ -91,9 +92,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
             hint = suggest(str(backbone), BACKBONES)
             raise UserError(f"backbone: '{backbone}' is neither SASRec nor GRU4Rec{hint}")
         text_feature(config)
-        for key in ("temperature", "memory_items", "n_negatives", "retriever_layers"):
-            if config[key] <= 0:
-                raise UserError(f"{key}: {config[key]} must be greater than 0")
+        check_positive(config, ("temperature", "memory_items", "n_negatives", "retriever_layers"))
         if config["memory_items"] < 2 and not config["user_feature"]:
             raise UserError(
                 "memory_items: 1 is a memory of one key, which every proxy attends to alike; take "

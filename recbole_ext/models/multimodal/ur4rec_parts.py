@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.bert_init import bert_folder, bert_sizes, load_bert
 from recbole_ext.modules.gru import GRUEncoder
 from recbole_ext.modules.proxy_retriever import ProxyRetriever, RetrieverBlock
@@ -27,19 +28,7 @@ def build_backbone(config: Any, n_items: int, max_length: int) -> SASEncoder | G
             n_layers=config["n_layers"],
             dropout_prob=config["hidden_dropout_prob"],
         )
-    return SASEncoder(
-        n_items=n_items,
-        hidden_size=config["hidden_size"],
-        n_layers=config["n_layers"],
-        n_heads=config["n_heads"],
-        inner_size=config["inner_size"],
-        hidden_dropout_prob=config["hidden_dropout_prob"],
-        attn_dropout_prob=config["attn_dropout_prob"],
-        hidden_act=config["hidden_act"],
-        layer_norm_eps=config["layer_norm_eps"],
-        max_length=max_length,
-        initializer_range=config["initializer_range"],
-    )
+    return build_sas_encoder(config, n_items, max_length)
 
 
 def build_retriever(config: Any, memory_size: int) -> ProxyRetriever:

@@ -27,11 +27,13 @@ from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
 from recbole_ext.data.rows import histories_of
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.refused_values import check_positive, check_words
+from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.histories import Histories, Windows
 from recbole_ext.modules.item_softmax import ItemProposal, sampled_cross_entropy
 from recbole_ext.modules.losses import info_nce, item_cross_entropy
 from recbole_ext.modules.sampling import SameTargetSampler
-from recbole_ext.modules.transformer import SASEncoder, trim
+from recbole_ext.modules.transformer import trim
 from recbole_ext.types import Losses, UserError
 
 CHOICES = {
@@ -66,19 +68,7 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         self.mask_same_target = config["mask_same_target"]
         self.softmax_memory = config["softmax_memory"]
         self.n_sampled = config["n_sampled"] if config["softmax"] == "sampled" else None
-        self.encoder = SASEncoder(
-            n_items=self.n_items,
-            hidden_size=config["hidden_size"],
-            n_layers=config["n_layers"],
-            n_heads=config["n_heads"],
-            inner_size=config["inner_size"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
-            attn_dropout_prob=config["attn_dropout_prob"],
-            hidden_act=config["hidden_act"],
-            layer_norm_eps=config["layer_norm_eps"],
-            max_length=self.max_seq_length,
-            initializer_range=config["initializer_range"],
-        )
+        self.encoder = build_sas_encoder(config, self.n_items, self.max_seq_length)
         self._keep_rows(dataset)
         if self.n_sampled:
             counts = torch.bincount(self.target_rows, minlength=self.n_items)  # [N]
@@ -87,14 +77,8 @@ class DuoRec(ExtRecommender, SequentialRecommender):
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
         """Refuse settings that cannot be meant."""
-        for key, words in CHOICES.items():
-            if config[key] not in words:
-                raise UserError(f"{key}: '{config[key]}' is none of {', '.join(words)}")
-        if config["temperature"] <= 0:
-            raise UserError(f"temperature: {config['temperature']} must be greater than 0")
-        for key in ("n_sampled", "softmax_memory"):
-            if config[key] <= 0:
-                raise UserError(f"{key}: {config[key]} must be greater than 0")
+        check_words(config, CHOICES)
+        check_positive(config, ("temperature", "n_sampled", "softmax_memory"))
         contrast, dropouts = config["contrast"], ("hidden_dropout_prob", "attn_dropout_prob")
         if contrast != "su" and not any(config[key] for key in dropouts):
             raise UserError(

@@ -29,22 +29,18 @@ from recbole_ext.data.vocabulary import vocabulary_hash
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.explanation import Neighbour, describe_neighbours
 from recbole_ext.models.ftragrec_calibration import calibrate_mix
+from recbole_ext.models.ftragrec_parts import build_keeper, build_retrieval
 from recbole_ext.models.ftragrec_settings import (
-    alpha_of,
     calibration_grid,
     check_run,
     check_values,
     freeze_parameters,
-    train_alpha_of,
 )
+from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.models.warm_start import load_warm_start
-from recbole_ext.modules.big_tensor import Room
 from recbole_ext.modules.evaluating import evaluating
 from recbole_ext.modules.memory import Memory, MemoryRows
-from recbole_ext.modules.memory_keeper import MemoryKeeper
-from recbole_ext.modules.retrieval_mix import RetrievalMix, item_logits
-from recbole_ext.modules.retriever import Retriever
-from recbole_ext.modules.transformer import SASEncoder
+from recbole_ext.modules.retrieval_mix import item_logits
 from recbole_ext.types import Losses, UserError
 
 
@@ -68,63 +64,17 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         self.calibrate_grid = calibration_grid(config)
         self.mask_history = bool(config["mask_history"])
         self.memory_include_valid = config["memory_include_valid"]
-        self.encoder = SASEncoder(
-            n_items=self.n_items,
-            hidden_size=config["hidden_size"],
-            n_layers=config["n_layers"],
-            n_heads=config["n_heads"],
-            inner_size=config["inner_size"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
-            attn_dropout_prob=config["attn_dropout_prob"],
-            hidden_act=config["hidden_act"],
-            layer_norm_eps=config["layer_norm_eps"],
-            max_length=self.max_seq_length,
-            initializer_range=config["initializer_range"],
-        )
-        retriever = Retriever(
-            config["hidden_size"],
-            n_layers=config["retriever_layers"],
-            inner_size=config["retriever_inner_size"],
-            temperature=config["retriever_temperature"],
-            learn_temperature=config["learn_temperature"],
-        )
-        self.retrieval = RetrievalMix(
-            retriever,
-            mix=config["mix"],
-            alpha=alpha_of(config),
-            train_alpha=train_alpha_of(config),
-            smoothing=config["smoothing"],
-            top_k=config["top_k"],
-            kl_weight=config["kl_small_weight"],
-            kl_target=config["kl_target"],
-            kl_temperature=config["kl_temperature"],
-            quality_threshold=config["quality_threshold"],
-            quality_percentile=config["quality_percentile"],
-        )
+        self.encoder = build_sas_encoder(config, self.n_items, self.max_seq_length)
+        self.retrieval = build_retrieval(config)
         self.tokens = [dataset.field2id_token[field] for field in (self.USER_ID, self.ITEM_ID)]
         if config["pretrained_path"]:  # after all initialisation, so that nothing undoes it
-            item_hash = vocabulary_hash(self.tokens[1])
-            # as given, not as RecBole has rewritten it: so the file has the settings too
-            settings = getattr(config, "resolved", config)
-            fingerprint = getattr(dataset, "fingerprint", None)  # RecBole's own build sets none
-            path = config["pretrained_path"]
-            report = load_warm_start(self.encoder, path, item_hash, settings, fingerprint)
-            self.logger.info("%s", report)
+            self._load_warm_start(config, dataset)
         freeze_parameters(self, config["freeze"])
         # of what it did and not of how it is spelled; callbacks that freeze do so later
         self.is_frozen = not any(p.requires_grad for p in self.encoder.parameters())
         self.refresh_interval = config["retriever_update_interval"] or (10 if self.is_frozen else 1)
-        self.keeper = MemoryKeeper(
-            rows,
-            self.encoder,
-            retriever.blocks,
-            snapshot_encoder=not self.is_frozen,
-            index_kind=config["index"] if config["neighbours"] == "nearest" else None,
-            n_probe=config["n_probe"],
-            policy=config["exclude"],
-            seed=config["seed"],
-            room=Room(config["memory_limit_mib"], config["memory_dir"]),
-        )
+        view = self.retrieval.retriever.blocks
+        self.keeper = build_keeper(config, rows, self.encoder, view, is_frozen=self.is_frozen)
         self.register_buffer("memory_weights", self.keeper.snapshot())
 
     @classmethod
@@ -170,7 +120,8 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         near = memory.neighbours_at(places, self.retrieval.top_k)  # [B, K]
         enhanced, kl = self.retrieval.losses(h, log_prob, labels, near, memory, self.item_weight)
         found = {"rec": -log_prob.mean(), "enhanced": self.enhanced_rec_weight * enhanced}
-        return {**found, "kl": self.retrieval.kl_weight * kl} if self.retrieval.kl_weight else found
+        weight = self.retrieval.kl.weight
+        return {**found, "kl": weight * kl} if weight else found
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of one item for each history, [B]."""
@@ -267,6 +218,15 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         included["mapped_mib"] = self.keeper.room.most_mapped_mib
         report = {**settings, **self.retrieval.settings(), **included, **self.keeper.report}
         return {"retrieval": report}
+
+    def _load_warm_start(self, config: Any, dataset: Any) -> None:
+        """Take the encoder of another run, or of a foreign checkpoint, whose items are these."""
+        # as given, not as RecBole has rewritten it: so the file has the settings too
+        settings = getattr(config, "resolved", config)
+        fingerprint = getattr(dataset, "fingerprint", None)  # RecBole's own build sets none
+        item_hash, path = vocabulary_hash(self.tokens[1]), config["pretrained_path"]
+        report = load_warm_start(self.encoder, path, item_hash, settings, fingerprint)
+        self.logger.info("%s", report)
 
     def _rows_of(self, dataset: Any) -> MemoryRows:
         rows = dataset.inter_feat
