@@ -30,6 +30,7 @@ HELP = {
            recbole-ext compare --models=Pop,BPR,SASRec --datasets=ml-100k --seeds=3
            these seeds:                 --seeds=1,2,3 (one of them: --seeds=7,)
            any setting, for all:        --epochs=5 --topk=[5,10]
+           settings files, for all:     --config_files="shop.yaml more.yaml"
            settings by model, variants: --overrides=file.yaml (examples/compare_*.yaml)
            where to:                    --output_dir=runs/compare
            with FTRagRec's controls:    --models=DuoRec,FTRagRec --controls
@@ -132,6 +133,8 @@ def _need_recbole() -> None:
 
 def _run(arguments: list[str]) -> int:
     options, overrides = _split(arguments, ("model", "dataset", "config_files", "resume"))
+    if options.get("resume") == "":
+        raise UserError("--resume is empty; give the run folder to continue")
     from recbole_ext.quick_start import run
     from recbole_ext.report import result_table
 
@@ -152,7 +155,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    names = ("models", "datasets", "seeds", "overrides", "output_dir", "report")
+    names = ("models", "datasets", "seeds", "config_files", "overrides", "output_dir", "report")
     controls = "--controls" in arguments
     options, overrides = _split([one for one in arguments if one != "--controls"], names)
     if "report" in options:
@@ -166,28 +169,27 @@ def _compare(arguments: list[str]) -> int:
         list(dict.fromkeys(filter(None, options.get(name, "").split(","))))
         for name in ("models", "datasets")
     )
-    if not models or not datasets:
-        raise UserError(
-            "compare is written: recbole-ext compare --models=Pop,BPR --datasets=ml-100k"
-        )
+    _need(options, ("models", "datasets"), "compare --models=Pop,BPR --datasets=ml-100k")
+    from recbole_ext.compare.overrides import read_overrides
+
+    files = options.get("config_files", "").split()
+    given = read_overrides(options.get("overrides"), models, datasets, files)
     place = Path(options.get("output_dir") or "runs/compare")
-    return _run_plan(
-        models, datasets, place, options, options.get("overrides"), overrides, controls
-    )
+    return _run_plan(models, datasets, place, options, given, overrides, controls)
 
 
 def _ablate(arguments: list[str]) -> int:
-    names = ("model", "dataset", "seeds", "overrides", "output_dir", "switches", "switches_file")
-    options, overrides = _split(arguments, names)
-    model, dataset = options.get("model"), options.get("dataset")
-    if not model or not dataset:
-        raise UserError("ablate is written: recbole-ext ablate --model=JointRec --dataset=ml-100k")
+    names = ("model", "dataset", "seeds", "config_files", "overrides", "output_dir")
+    options, overrides = _split(arguments, (*names, "switches", "switches_file"))
+    _need(options, ("model", "dataset"), "ablate --model=JointRec --dataset=ml-100k")
+    model, dataset = options["model"], options["dataset"]
     from recbole_ext.compare.ablation import ablation_of
     from recbole_ext.compare.overrides import read_overrides
     from recbole_ext.registry import get_model
 
     get_model(model)  # a misspelt one has no switches, and this says so better
-    given = read_overrides(options.get("overrides"), [model], [dataset])
+    files = options.get("config_files", "").split()
+    given = read_overrides(options.get("overrides"), [model], [dataset], files)
     switches = [name for name in options.get("switches", "").split(",") if name]
     wanted = ablation_of(model, given, switches, options.get("switches_file"))
     place = Path(options.get("output_dir") or f"runs/ablation-{model}-{dataset}")
@@ -226,11 +228,8 @@ def _run_plan(
 
 def _explain(arguments: list[str]) -> int:
     options, rest = _split(arguments, ("run", "user", "k"))
-    if rest or not options.get("run") or not options.get("user"):
-        raise UserError(
-            "explain is written: "
-            "recbole-ext explain --run=<run folder> --user=<user token> [--k=10]"
-        )
+    _refuse_rest("explain", rest, ("run", "user", "k"))
+    _need(options, ("run", "user"), "explain --run=<run folder> --user=<user token> [--k=10]")
     from recbole_ext.report import explain_user
 
     k = options.get("k", "10")
@@ -248,8 +247,8 @@ def _features(arguments: list[str]) -> int:
 
 def _slices(arguments: list[str]) -> int:
     options, rest = _split(arguments, ("run", "cold"))
-    if rest or not options.get("run"):
-        raise UserError("slices is written: recbole-ext slices --run=<run folder> [--cold=5]")
+    _refuse_rest("slices", rest, ("run", "cold"))
+    _need(options, ("run",), "slices --run=<run folder> [--cold=5]")
     from recbole_ext.evaluation.slices import COLD
     from recbole_ext.slices_report import slices_of
 
@@ -261,11 +260,26 @@ def _slices(arguments: list[str]) -> int:
 
 
 def _doctor(arguments: list[str]) -> int:
+    _refuse_rest("doctor", arguments, ())
     from recbole_ext.doctor import report
 
     text, code = report()
     print(text)
     return code
+
+
+def _need(options: dict[str, Any], names: Sequence[str], usage: str) -> None:
+    missing = [f"--{name}" for name in names if not options.get(name)]
+    if missing:
+        command = usage.split()[0]
+        raise UserError(f"{command} needs {' and '.join(missing)}: recbole-ext {usage}")
+
+
+def _refuse_rest(command: str, rest: Sequence[str], names: Sequence[str]) -> None:
+    if rest:
+        name = rest[0].partition("=")[0].lstrip("-")
+        takes = ", ".join(f"--{one}" for one in names) or "nothing"
+        raise UserError(f"{command} takes no '{rest[0]}'{suggest(name, names)}; it takes {takes}")
 
 
 def _split(arguments: list[str], names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -71,7 +71,8 @@ def explain_user(folder: Path, user: str, k: int = 10) -> str:
     tokens = dataset.field2token_id[dataset.uid_field]
     if user not in tokens:
         raise UserError(
-            f"there is no user '{user}' in {run.config['dataset']}{suggest(user, tokens)}"
+            f"there is no user '{user}' in {run.config['dataset']}{suggest(user, tokens)}; give "
+            f"one as its .inter file has it, and whom its filters leave, as {list(tokens)[1]}"
         )
     history = _history(run, tokens[user])
     titles = read_titles(run.config)

@@ -29,6 +29,8 @@ from recbole_ext.atomic import replacing
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
 
+WRITTEN = ("result.json", "metrics.jsonl", "best.pt", "last.pt", "train.log", "per_user.parquet")
+"""What a run writes beside ``config.yaml``, by which a run is known."""
 _LEAST_BYTES = 1 << 16
 _LIBRARIES = (
     "recbole",
@@ -55,6 +57,12 @@ def make_folder(output_dir: str | Path | None, model: str, dataset: str) -> Path
         raise UserError(
             f"{folder} already holds a run; continue it with --resume={folder}, "
             "or name another --output_dir"
+        )
+    taken = [name for name in WRITTEN if (folder / name).exists()]
+    if taken:
+        raise UserError(
+            f"{folder} has a {taken[0]} that is of no run, and that a run would overwrite; name "
+            "another --output_dir"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,19 @@ POSITIVE = (
     "embedding_size",
     "nproc",
 )
+MOST_NAMED = 4
+"""Settings of one value beyond which naming them all says nothing."""
+EXAMPLES = {
+    "callbacks": "'- Freeze: {rules: [...]}', a line each",
+    "user_inter_num_interval": "'[5,inf)' or None",
+    "item_inter_num_interval": "'[5,inf)' or None",
+}
+"""How a value is written where its type does not say it."""
+NO_SETTINGS = {
+    "config_file": "config_file is read by nothing; settings files are named by --config_files",
+    "device": "device is no setting; use_gpu and gpu_id choose it",
+}
+"""What RecBole's lists of keys have, and RecBole itself does not read."""
 RUNNER_KEYS = (
     "model",
     "dataset",
@@ -104,6 +117,9 @@ def check_keys(
         *evaluation_arguments,
         *dataset_arguments,
     }
+    for key, sentence in NO_SETTINGS.items():
+        if key in given:
+            raise UserError(sentence)
     allowed = given.get("allow_keys") or ()
     names |= {allowed} if isinstance(allowed, str) else set(allowed)
     unknown = [key for key in given if key not in names]
@@ -149,7 +165,8 @@ def check_types(
         kinds = {*words, *own, type(default).__name__} & _TYPES.keys()
         allowed = tuple(kind for word in kinds for kind in _TYPES[word])
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            raise UserError(f"{key} takes {' or '.join(words)}, not {value!r}")
+            example = f", as in {EXAMPLES[key]}" if key in EXAMPLES else ""
+            raise UserError(f"{key} takes {' or '.join(words)}{example}, not {value!r}")
     for key in POSITIVE:
         value = settings.get(key)
         if isinstance(value, (int, float)) and not value > 0:  # NaN too
@@ -165,11 +182,28 @@ def bad_settings_of(config: Any) -> Iterator[None]:
         if ":" in config.model_path:
             raise
         what = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
+        what = what.strip().splitlines()[0] if what.strip() else type(error).__name__
+        named = _settings_in(what, config.resolved)
+        hint = f"change {' or '.join(named)}" if named else "see the model's keys"
         raise UserError(
-            f"{config['model']} cannot be built with these settings: "
-            f"{what.strip().splitlines()[0] if what.strip() else type(error).__name__}; "
-            "see the model's keys in properties/model or RecBole's documentation"
+            f"{config['model']} cannot be built with these settings: {what}; {hint} "
+            "(properties/model or RecBole's documentation)"
         ) from error
+
+
+def _settings_in(sentence: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return the settings whose name or value a library's sentence names, as ``key: value``.
+
+    Names count first; a value only where few settings have it.
+    """
+    words = set(re.findall(r"[\w.+-]+\w", sentence))
+    scalars = {k: v for k, v in settings.items() if isinstance(v, (str, float, int)) and v != ""}
+    found = [key for key in scalars if key in words] or [
+        key
+        for key, value in scalars.items()
+        if not isinstance(value, bool) and str(value) in words and key not in ("model", "dataset")
+    ]
+    return [f"{key}: {scalars[key]}" for key in found] if len(found) <= MOST_NAMED else []
 
 
 def _keys_read_by(model_class: type) -> set[str]:

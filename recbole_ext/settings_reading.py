@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UserError(f"cannot read the settings file {path}: {reason}") from None
+        hint = "; several files are separated by spaces" if str(path).endswith(",") else ""
+        raise UserError(f"cannot read the settings file {path}: {reason}{hint}") from None
     try:
         content = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError) as error:
@@ -88,13 +90,21 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         UserError: An argument has another form, or a key comes twice with different values.
     """
     settings: dict[str, Any] = {}
-    for argument in arguments:
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
         key, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not equals or not key:
+            is_spaced = key and not following.startswith("--")
+            example = f"--{key}={following}" if is_spaced else "--key=value"
             raise UserError(
-                f"argument '{argument}' is not understood; settings are written --key=value"
+                f"argument '{argument}' is not understood; settings are written {example}"
             )
         value = parse_value(text)
+        is_open = text.strip()[:1] in ("[", "{") and text.strip()[-1:] not in (")", "]", "}")
+        if isinstance(value, str) and is_open:  # '[5,inf)' is an interval
+            raise UserError(
+                f"--{key} is no YAML: {text}; a list is written [1,2], a mapping {{key: value}}, "
+                "and in quotes where the shell would take it apart"
+            )
         if key in settings and settings[key] != value:
             raise UserError(
                 f"--{key} is given twice, as {settings[key]!r} and as {value!r}; keep one"

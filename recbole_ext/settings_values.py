@@ -83,8 +83,8 @@ def check_metrics(settings: Mapping[str, Any]) -> None:
     computed = metric_names(metrics, topk)
     if str(settings["valid_metric"]).lower() not in [name.lower() for name in computed]:
         raise UserError(
-            f"valid_metric {settings['valid_metric']!r} is not computed; "
-            f"from metrics and topk these are: {', '.join(computed)}"
+            f"valid_metric {settings['valid_metric']!r} is not computed; set it too, to one that "
+            f"metrics and topk give: {', '.join(computed)}"
         )
 
 

@@ -87,6 +87,10 @@ class ModelContract:
         torch.manual_seed(3)
         torch.testing.assert_close(net.calculate_loss(batch), sum(losses.values()))
 
+    def test_a_log_of_the_model_ends_in_a_whole_number_of_parameters(self, net):
+        number = str(net).rpartition("Trainable parameters: ")[2]
+        assert int(number) == sum(p.numel() for p in net.parameters() if p.requires_grad)
+
     def test_every_parameter_that_trains_gets_a_gradient(self, net, loaders, config):
         for batch in loaders[0]:
             net.calculate_loss(batch.to(config["device"])).backward()

@@ -208,6 +208,19 @@ def test_a_folder_that_holds_a_run_is_kept(call: Call, tiny: list[str], tmp_path
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir() if p.is_file()}
 
 
+def test_a_folder_with_a_file_that_a_run_would_overwrite_is_kept(
+    call: Call, tiny: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "result.json").write_text("mine")
+    (tmp_path / "one" / "notes.md").write_text("mine too")
+    code, _, err = call("run", *tiny, "--output_dir=one")
+    assert code == 2
+    assert "one has a result.json that is of no run, and that a run would overwrite; name" in err
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"result.json", "notes.md"}
+    assert (tmp_path / "one" / "result.json").read_text() == "mine"
+
+
 def test_a_mistake_leaves_no_folder_in_the_way(call: Call, tiny: list[str], tmp_path: Path) -> None:
     for mistake in ("--dataset=tinny", "--callbacks=[NoSuch]", "--epochs=x"):
         arguments = [a for a in tiny if a.split("=")[0] != mistake.split("=")[0]]
@@ -286,10 +299,30 @@ WRONG: dict[str, tuple[list[str], str]] = {
         "dataset 'tiny' in ",
     ),
     "columns that are not": (["run", "TINY", "--USER_ID_FIELD=customer"], "no column 'customer'"),
+    "a setting's value behind a space": (
+        ["run", "TINY", "--epochs", "5"],
+        "argument '--epochs' is not understood; settings are written --epochs=5",
+    ),
+    "a list without its end": (["run", "TINY", "--topk=[5"], "--topk is no YAML: [5; a list is wr"),
+    "settings files with a comma": (
+        ["run", "TINY", "--config_files=none.yaml, bad.yaml"],
+        "none.yaml,: No such file or directory; several files are separated by spaces",
+    ),
+    "one settings file": (
+        ["run", "TINY", "--config_file=bad.yaml"],
+        "config_file is read by nothing; settings files are named by --config_files",
+    ),
+    "a resume of an empty name": (["run", "--resume="], "--resume is empty; give the run folder"),
     "an explanation of nothing": (
         ["explain", "--run=none"],
-        "explain is written: recbole-ext expl",
+        "explain needs --user: recbole-ext explain --run=<run folder> --user=<user token>",
     ),
+    "an explanation of too much": (
+        ["explain", "--run=none", "--user=u1", "--topn=5"],
+        "explain takes no '--topn=5'; it takes --run, --user, --k",
+    ),
+    "slices of nothing": (["slices"], "slices needs --run: recbole-ext slices --run=<run folder>"),
+    "a doctor with a wish": (["doctor", "--verbose"], "doctor takes no '--verbose'; it takes noth"),
     "an explanation without a run": (
         ["explain", "--run=none", "--user=u1"],
         "none holds no run (no config.yaml)",

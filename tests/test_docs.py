@@ -16,6 +16,7 @@ from conftest import ROOT, write_tiny_dataset
 
 from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.config import Config
+from recbole_ext.quick_start import run
 from recbole_ext.types import UserError
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,6 +59,18 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (outside / "meanseq.py").write_text(head + mark + family + body, encoding="utf-8")
     (outside / "MeanSeq.yaml").write_text(files["MeanSeq.yaml"], encoding="utf-8")
     return copy
+
+
+def test_the_readmes_callbacks_train_the_model_it_names(tmp_path):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(callbacks:.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert (
+        "--model=SASRec --dataset=ml-100k --epochs=5 --accelerate=True --config_files=slow" in page
+    )
+    write_tiny_dataset(tmp_path, "ml-100k")
+    settings = {**yaml.safe_load(block), "data_path": str(tmp_path), "epochs": 1, "use_gpu": False}
+    result = run("SASRec", "ml-100k", config_dict={**settings, "output_dir": str(tmp_path / "run")})
+    assert result["n_epochs"] == 1
 
 
 def test_the_example_is_a_model_its_settings_and_a_test():

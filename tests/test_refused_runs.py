@@ -81,8 +81,12 @@ def test_what_was_in_the_folder_before_stays_whatever_its_name(
     ("model", "wrong", "sentence"),
     [
         ("SASRec", {"hidden_size": 10, "n_heads": 3}, "SASRec cannot be built .*multiple of"),
-        ("SASRec", {"hidden_act": "foo"}, "SASRec cannot be built with these settings: no 'foo'"),
-        ("SASRec", {"attn_dropout_prob": 1.5}, "SASRec cannot be built .*dropout probability"),
+        ("SASRec", {"hidden_act": "foo"}, "these settings: no 'foo'; change hidden_act: foo "),
+        (
+            "SASRec",
+            {"attn_dropout_prob": 1.5},
+            "dropout .* got 1.5; change attn_dropout_prob: 1.5 ",
+        ),
         ("SASRec", {"loss_type": "XX"}, "SASRec cannot be built .*neg sampling"),
         ("SASRec", {"learning_rate": float("nan")}, "learning_rate must be greater than 0"),
         ("SASRec", {"nproc": 0}, "nproc must be greater than 0"),

@@ -42,7 +42,12 @@ WRONG = {
         "eval_args.mode takes full, .* not 'uniform'",
     ),
     "a split in two": (["--eval_args.split={RS: [0.8, 0.2]}"], "eval_args.split takes"),
-    "no interval": (["--user_inter_num_interval=5"], "user_inter_num_interval takes"),
+    "no interval": (["--user_inter_num_interval=5"], "_interval takes str, as in '.5,inf.'"),
+    "callbacks by name": (
+        ["--callbacks={Freeze: {}}"],
+        "callbacks takes list, as in '- Freeze: .rules: .*, a line each, not {'Freeze'",
+    ),
+    "a device": (["--device=cuda"], "device is no setting; use_gpu and gpu_id choose it"),
     "half an interval": (
         ["--val_interval={rating: '[3,'}"],
         "val_interval.rating takes an interval, as in '.5,inf.' or '.0,1.', not '.3,'",

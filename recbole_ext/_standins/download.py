@@ -6,6 +6,7 @@ import os
 import tempfile
 import urllib.request
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,26 @@ def fetch(dataset: Any) -> None:
             f"download under this name; put {name}.inter into that folder, or set data_path to the "
             f"folder that contains '{name}'"
         ) from None
+    made = [folder for folder in (*target.parents[::-1],) if not folder.exists()]  # outermost first
     dataset.logger.info(f"Downloading dataset [{name}] from [{url}] to [{target}].")
     try:
         _fetch_into(url, name, target, show_progress=bool(dataset.config["show_progress"]))
     except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:  # URLError is an OSError
+        _remove_empty(made)
+        place = f"there is no folder {made[0]} (data_path), and " if made else ""
         raise UserError(
-            f"dataset '{name}' could not be downloaded from {url} ({error}); try again, or "
-            f"download and unpack it yourself so that {target / (name + '.inter')} exists"
+            f"dataset '{name}': {place}it could not be downloaded from {url} ({error}); try again, "
+            f"or download and unpack it yourself so that {target / (name + '.inter')} exists"
         ) from error
+    except BaseException:  # Ctrl-C
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in reversed(folders):
+        with suppress(OSError):  # another run is at work in it
+            folder.rmdir()
 
 
 def _fetch_into(url: str, name: str, target: Path, show_progress: bool) -> None:

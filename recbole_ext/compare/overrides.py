@@ -40,21 +40,30 @@ class Overrides:
 
 
 def read_overrides(
-    path: str | Path | None, models: Sequence[str], datasets: Sequence[str]
+    path: str | Path | None,
+    models: Sequence[str],
+    datasets: Sequence[str],
+    config_files: Sequence[str | Path] = (),
 ) -> Overrides:
-    """Read the file; without one there are no overrides.
+    """Read the file; without one there are no overrides but those of the settings files.
 
     Args:
         path: ``key: value`` for all runs, and under ``models`` and ``datasets`` by name. Under
             ``variants`` a name of its own -> ``{model: <a model of the comparison>, key: value}``.
         models: Of the comparison.
         datasets: Of the comparison.
+        config_files: Settings files for all runs, weaker than the file, later ones stronger.
 
     Raises:
         UserError: Naming the part that is not of this form, or is about what is not compared.
     """
+    for_all: dict[str, Any] = {}
+    for one in config_files:
+        of_file = read_yaml(one)
+        _refuse_own(of_file, str(one))
+        for_all.update(of_file)
     if not path:
-        return Overrides()
+        return Overrides(for_all)
     given = dict(read_yaml(path))
     by_model = _part(given, "models", models, path)
     by_dataset = _part(given, "datasets", datasets, path)
@@ -64,7 +73,7 @@ def read_overrides(
         _refuse_own(settings, f"{path}: {part}")
     variants = _mapping(given, "variants", example, path)
     found = tuple(_variant(name, dict(one), models, path) for name, one in variants.items())
-    return Overrides(given, by_model, by_dataset, found)
+    return Overrides({**for_all, **given}, by_model, by_dataset, found)
 
 
 def _refuse_own(settings: Mapping[str, Any], where: str) -> None:

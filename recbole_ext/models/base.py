@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_ext.types import Losses
 
@@ -40,6 +40,11 @@ class ExtRecommender:
         Raises:
             UserError: Naming the key, the value and what it takes.
         """
+
+    def __str__(self) -> str:
+        """Return the modules and the number of trainable parameters, which RecBole has as float."""
+        n_parameters = sum(p.numel() for p in self.parameters() if p.requires_grad)  # type: ignore[attr-defined]
+        return f"{nn.Module.__repr__(self)}\nTrainable parameters: {n_parameters}"  # type: ignore[arg-type]
 
     def losses(self, interaction: Any) -> Losses:
         """Return the named scalar losses of a batch."""

@@ -90,6 +90,20 @@ def test_a_failed_download_leaves_nothing_and_says_where_and_what_to_do(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_of_data_that_was_never_there_is_named_and_not_left(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.data import create_dataset
+    from recbole.data.dataset.dataset import Dataset
+
+    url = f"{server}/missing/x.zip"
+    monkeypatch.setattr(Dataset, "_get_download_url", lambda self, *args, **kwargs: url)
+    nowhere = tmp_path / "shared" / "dat"
+    with pytest.raises(UserError, match=f"there is no folder {nowhere.parent} .data_path., and it"):
+        create_dataset(config(nowhere))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_download_leaves_nothing(
     server: str, tmp_path: Path, load, monkeypatch
 ) -> None:

@@ -88,4 +88,4 @@ def test_the_command(file, tiny_data_path, tmp_path, capsys):
     assert main(["ablate", "--model=BRP", "--dataset=tiny", *common]) == 2
     assert "unknown model 'BRP'; did you mean 'BPR'" in capsys.readouterr().err
     assert main(["ablate", "--model=BPR", *common]) == 2
-    assert "ablate is written" in capsys.readouterr().err
+    assert "ablate needs" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from recbole_ext.compare import runner
 from recbole_ext.compare.analysis import Analysis, quartiles
 from recbole_ext.compare.collect import read_plan, read_runs
 from recbole_ext.compare.controls import MIX_KEYS, mix_of
+from recbole_ext.compare.overrides import read_overrides
 from recbole_ext.compare.plan import plan, seeds_of
 from recbole_ext.compare.report import write_report
 from recbole_ext.compare.split import load_split, read_split
@@ -330,7 +331,7 @@ def test_a_run_is_done_with_the_same_data_only(overrides, tmp_path):
 def test_the_commands_own_words(tiny_data_path, overrides, tmp_path, capsys):
     common = ["compare", "--datasets=tiny", f"--overrides={overrides}"]
     for more, said in (
-        (["--models="], "compare is written"),
+        (["--models="], "compare needs --models"),
         (["--models=Pop", "--controls"], "add DuoRec and FTRagRec"),
         (["--models=Pop", "--report=here"], "--report stands alone"),
     ):
@@ -338,6 +339,20 @@ def test_the_commands_own_words(tiny_data_path, overrides, tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert main(["compare", f"--report={tmp_path}"]) == 2
     assert "no plan.json" in capsys.readouterr().err
+
+
+def test_settings_files_are_for_all_and_weaker_than_the_overrides(overrides, tmp_path):
+    mine = write_overrides(tmp_path / "mine.yaml", {"epochs": 7, "learning_rate": 0.5})
+    more = write_overrides(tmp_path / "more.yaml", {"learning_rate": 0.25})
+    given = read_overrides(overrides, ["Pop", "BPR"], ["tiny"], [mine, more])
+    for one in plan(["Pop", "BPR"], ["tiny"], [2020], tmp_path, given):
+        assert (one.settings["epochs"], one.settings["learning_rate"]) == (1, 0.25)
+    alone = read_overrides(None, ["BPR"], ["tiny"], [mine])
+    assert alone.for_all == {"epochs": 7, "learning_rate": 0.5}
+    with pytest.raises(UserError, match="own.yaml: seed is the comparison's own; give --seeds="):
+        read_overrides(
+            None, ["BPR"], ["tiny"], [write_overrides(tmp_path / "own.yaml", {"seed": 1})]
+        )
 
 
 # ---- the runs
