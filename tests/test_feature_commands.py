@@ -17,7 +17,7 @@ from recbole_ext.feature_commands import common
 from recbole_ext.feature_commands import texts as text_command
 from recbole_ext.feature_commands import written as written_command
 from recbole_ext.feature_commands.command import COMMANDS
-from recbole_ext.features.build import Encoded
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore

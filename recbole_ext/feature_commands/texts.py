@@ -7,7 +7,8 @@ from typing import Any
 
 from recbole_ext import __version__
 from recbole_ext.feature_commands.common import OF, ask, one_of, say, side_rows
-from recbole_ext.features.build import Encoder, Subject, build
+from recbole_ext.features.build import Subject, build
+from recbole_ext.features.encoded import Encoder
 from recbole_ext.features.cost import confirming
 from recbole_ext.features.embeddings import EndpointEncoder
 from recbole_ext.features.endpoint import Endpoint

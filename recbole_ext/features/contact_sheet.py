@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from recbole_ext.atomic import replacing
-from recbole_ext.features.build import NoContent
+from recbole_ext.features.encoded import NoContent
 from recbole_ext.features.images import Pictures, open_image
 from recbole_ext.features.inspect import nearest, pooled
 from recbole_ext.features.store import FeatureStore

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ext.features.build import Encoded
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.cost import tokens_of
 from recbole_ext.features.endpoint import Endpoint, TooLong
 from recbole_ext.features.manifest import Source

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_ext.atomic import replacing
-from recbole_ext.features.build import Encoded, NoContent, text_hash
+from recbole_ext.features.encoded import Encoded, NoContent, text_hash
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.types import UserError, suggest

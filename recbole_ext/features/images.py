@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from recbole_ext.features.build import NoContent
+from recbole_ext.features.encoded import NoContent
 from recbole_ext.types import UserError, suggest
 
 Pictures = tuple[Path, ...]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_ext.features.build import Encoded, NoContent
+from recbole_ext.features.encoded import Encoded, NoContent
 from recbole_ext.features.images import Pictures, open_image
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.open_clip_weights import Tower, load_tower

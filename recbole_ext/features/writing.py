@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from recbole_ext.atomic import remove_leftovers, replacing
-from recbole_ext.features.build import text_hash
+from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.llm import Writer, Written
 from recbole_ext.types import UserError
 

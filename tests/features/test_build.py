@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from recbole_ext.features import store as store_module
-from recbole_ext.features.build import Encoded, NoContent, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded, NoContent
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.types import UserError
@@ -49,8 +50,8 @@ class Fake:
 
 
 def make(folder, texts, encoder, **more):
-    more = {"batch_size": 2, "show_progress": False, "package": "0", **more}
-    return build(folder, texts, encoder, SUBJECT, **more)
+    how = Building(**{"batch_size": 2, "show_progress": False, **more})
+    return build(folder, texts, encoder, SUBJECT, how)
 
 
 def test_what_is_built_is_what_was_encoded(tmp_path):

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from recbole_ext.features.build import Subject, build
+from recbole_ext.features.build import Building, Subject, build
 from recbole_ext.features.cost import Estimate, confirming
 from recbole_ext.features.embeddings import EndpointEncoder
 from recbole_ext.features.endpoint import Endpoint
@@ -27,7 +27,7 @@ def encoder(server, clock) -> EndpointEncoder:
 
 
 def make(folder, texts, encoder, **more):
-    return build(folder, texts, encoder, SUBJECT, package="0", show_progress=False, **more)
+    return build(folder, texts, encoder, SUBJECT, Building(show_progress=False, **more))
 
 
 def test_vectors_come_in_the_order_of_the_texts(server, encoder, tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_ext.features.build import Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.texts import read_texts
@@ -170,8 +171,6 @@ class Encoder:
     source = Source("fake", "1")
 
     def encode(self, contents):
-        from recbole_ext.features.build import Encoded
-
         return Encoded(np.array([[len(text), 1.0] for text in contents]))
 
 
@@ -182,8 +181,8 @@ def test_the_cut_offs_go_with_the_texts_into_the_store(tmp_path):
 
     def built(cutoffs):
         subject = Subject("taste", "text", "user", "tiny", cutoff=texts.cutoff)
-        more = {"package": "0", "show_progress": False, "cutoffs": cutoffs}
-        return build(tmp_path / "f", texts.texts, Encoder(), subject, **more)
+        how = Building(show_progress=False)
+        return build(tmp_path / "f", texts.texts, Encoder(), subject, how, cutoffs)
 
     store = built(texts.cutoffs)
     assert store.manifest.cutoff == 881250949.0

@@ -11,7 +11,8 @@ from torch import nn
 
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
-from recbole_ext.features.build import Encoded, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.models.item_init import start_from, with_item_init
@@ -37,7 +38,7 @@ def settings(tiny_settings, tmp_path):
     contents = {str(token): str(i) for i, token in enumerate(tokens)}
     subject = Subject("fixed", "text", "item", "tiny")
     folder = tmp_path / "features" / "tiny" / "fixed"
-    build(folder, contents, Fixed(), subject, package="0", dtype="float32", show_progress=False)
+    build(folder, contents, Fixed(), subject, Building("float32", show_progress=False))
     tiny_settings = {k: v for k, v in tiny_settings.items() if k != "train_neg_sample_args"}
     return {**tiny_settings, "features_dir": str(tmp_path / "features"), "epochs": 1}
 
@@ -79,7 +80,7 @@ def test_a_feature_that_was_built_anew_is_another(settings, tmp_path):
     rows = FeatureStore(place).rows["token"]
     subject = Subject("fixed", "text", "item", "tiny")
     contents = {token: str(i + 1) for i, token in enumerate(rows)}
-    build(place, contents, Fixed(), subject, package="0", dtype="float32", show_progress=False)
+    build(place, contents, Fixed(), subject, Building("float32", show_progress=False))
     for again in (lambda: load_run(tmp_path / "a"), lambda: run(resume=tmp_path / "a")):
         with pytest.raises(UserError, match="feature 'fixed' was built anew since this run"):
             again()
@@ -203,11 +204,11 @@ def test_models_without_a_table_and_features_of_others(given, tmp_path):
     config["features_dir"] = str(tmp_path / "other")
     subject = Subject("fixed", "text", "user", "tiny")
     place = tmp_path / "other" / "tiny" / "fixed"
-    build(place, {"x": "1"}, Fixed(), subject, package="0", show_progress=False)
+    build(place, {"x": "1"}, Fixed(), subject, Building(show_progress=False))
     with pytest.raises(UserError, match="is of each user, and one of each item is meant"):
         with_item_init(model_of(dataset.item_num, 4), config, dataset)
     subject = Subject("fixed", "text", "item", "elsewhere")
-    build(place, {"x": "1"}, Fixed(), subject, package="0", show_progress=False)
+    build(place, {"x": "1"}, Fixed(), subject, Building(show_progress=False))
     with pytest.raises(UserError, match="is of dataset 'elsewhere', whose tokens may mean others"):
         with_item_init(model_of(dataset.item_num, 4), config, dataset)
     config["item_init"] = {"feature": str(place), "how": "add"}  # by its folder it is meant

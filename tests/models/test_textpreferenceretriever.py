@@ -12,7 +12,8 @@ from recbole.utils import init_seed
 
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
-from recbole_ext.features.build import Encoded, Subject
+from recbole_ext.features.build import Building, Subject
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.build import build as build_feature
 from recbole_ext.features.manifest import Source
 from recbole_ext.registry import get_model
@@ -222,16 +223,16 @@ def test_random_tastes_are_predicted_at_chance(tmp_path, cutoff, hits):
     That it would tell, the last case shows: there it claims to be from before step 7, and is not.
     """
     items = write_random(tmp_path / "data")
-    more: dict[str, Any] = {"show_progress": False, "package": "0"}
+    how = Building(show_progress=False)
     subject = Subject("title", "text", "item", "random")
     build_feature(
-        tmp_path / "title", {f"i{i}": str(i) for i in range(100)}, OneHot(100), subject, **more
+        tmp_path / "title", {f"i{i}": str(i) for i in range(100)}, OneHot(100), subject, how
     )
     settings: dict[str, Any] = {"text_feature": str(tmp_path / "title"), "hidden_size": 100}
     if cutoff is not None:
         tastes = {f"u{u}": " ".join(map(str, row)) for u, row in enumerate(items.tolist())}
         subject = Subject("taste", "text", "user", "random", cutoff=cutoff)
-        build_feature(tmp_path / "taste", tastes, OneHot(100), subject, **more)
+        build_feature(tmp_path / "taste", tastes, OneHot(100), subject, how)
         settings.update(user_feature=str(tmp_path / "taste"), profile="stored")
     config = Config(
         "TextPreferenceRetriever",
