@@ -75,9 +75,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
     return found
 
 
-def _given(
-    options: dict[str, Option], arguments: Sequence[str], command: str
-) -> dict[str, Any]:
+def _given(options: dict[str, Option], arguments: Sequence[str], command: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from recbole_ext.config import Config
 from recbole_ext.data.features import feature_folder
-from recbole_ext.features.cost import Estimate
+from recbole_ext.feature_commands.options import Feature
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.features.texts import read_atomic
-from recbole_ext.types import UserError, suggest
-
-OF = ("item", "user")
-"""What a feature has a row for."""
-
-
-def one_of(key: str, value: str, words: tuple[str, ...]) -> None:
-    """Refuse a value that is none of some words."""
-    if value not in words:
-        raise UserError(f"--{key} takes {' or '.join(words)}, not '{value}'{suggest(value, words)}")
 
 
 def config_of(dataset: str, data_path: str | None) -> Config:
@@ -44,9 +32,10 @@ def side_rows(
     return path, read_atomic(path, config["encoding"] or "utf-8", config["field_separator"])
 
 
-def open_feature(dataset: str, name: str, features_dir: str) -> FeatureStore:
+def open_feature(feature: Feature) -> FeatureStore:
     """Return a stored feature."""
-    return FeatureStore(feature_folder({"features_dir": features_dir, "dataset": dataset}, name))
+    place = {"features_dir": feature.features_dir, "dataset": feature.dataset}
+    return FeatureStore(feature_folder(place, feature.name))
 
 
 def say(store: FeatureStore) -> None:
@@ -59,21 +48,3 @@ def say(store: FeatureStore) -> None:
     )
     for problem, n in problems.value_counts().head(5).items():
         print(f"  {n} without: {problem}")
-
-
-def ask(yes: bool) -> Callable[[Estimate], bool]:
-    """Return what shows an estimate and asks whether to go on.
-
-    Args:
-        yes: Whether the answer is known.
-    """
-
-    def decide(estimate: Estimate) -> bool:
-        print(estimate)
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise UserError("nobody is there to confirm this; give --yes")
-        return input("send them? [y/N] ").strip().lower() in ("y", "yes")
-
-    return decide

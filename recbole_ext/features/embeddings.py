@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.cost import tokens_of
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.endpoint import Endpoint, TooLong
 from recbole_ext.features.manifest import Source
 from recbole_ext.types import UserError

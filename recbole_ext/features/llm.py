@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.cost import tokens_of
+from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.endpoint import BadRequest, Endpoint, ServerFailed
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.text_encoders import weights_hash

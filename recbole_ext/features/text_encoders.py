@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_ext.features.device import device_of
 from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 from recbole_ext.types import UserError
@@ -36,7 +37,7 @@ class SentenceEncoder:
         tokens: Keep the vectors of so many first tokens of each text, [T, D], and not the text's.
         max_length: Tokens of a text that are read; the model's own limit by default.
         revision: Of a hub id: branch, tag or commit.
-        device: ``cpu`` or ``cuda``; a GPU is taken where there is one.
+        device: ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is one.
         batch_size: Texts that go through the network together.
 
     Raises:
@@ -51,10 +52,10 @@ class SentenceEncoder:
         tokens: int = 0,
         max_length: int | None = None,
         revision: str | None = None,
-        device: str | None = None,
+        device: str = "auto",
         batch_size: int = 64,
     ) -> None:
-        self.model = _load(model, revision, device)
+        self.model = _load(model, revision, str(device_of(device)))
         if max_length is not None:
             self.model.max_seq_length = max_length
         self.tokens, self.batch_size = tokens, batch_size
@@ -76,7 +77,7 @@ class SentenceEncoder:
         return Encoded(values, mask)
 
 
-def _load(model: str, revision: str | None, device: str | None) -> Any:
+def _load(model: str, revision: str | None, device: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from recbole_ext.types import UserError, suggest
+from recbole_ext.features.template import Template
+from recbole_ext.types import UserError
 
 TEXT_COLUMNS = ("text", "description", "content")
 """Names of the column of texts, where there are more than two columns."""
@@ -32,21 +31,26 @@ def read_atomic(
     """
     try:
         with open(path, encoding=encoding, newline="") as stream:
-            lines = csv.reader(stream, delimiter=separator, quoting=csv.QUOTE_NONE)
+            lines = (line.rstrip("\r\n").split(separator) for line in stream)
             fields = [column.partition(":")[0] for column in next(lines, [])]
             if len(fields) < 2:
                 raise UserError(
                     f"{path}: the first line names no columns beside the token, as in "
                     "item_id:token<TAB>title:token_seq"
                 )
-            rows = ((number, line) for number, line in enumerate(lines, 2) if line)
-            return _by_token(path, ((n, line[0], _row(path, n, fields, line)) for n, line in rows))
+            rows = ((number, line) for number, line in enumerate(lines, 2) if line != [""])
+            found = _by_token(path, ((n, line[0], _row(path, n, fields, line)) for n, line in rows))
     except FileNotFoundError:
         raise UserError(
             f"there is no file {path}; name the fields of a dataset that has it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {error}; is it the file that is meant?") from None
+    if not found:
+        raise UserError(
+            f"{path} has no row below its first line; there is nothing to take a text of"
+        )
+    return found
 
 
 def _row(path: Path, number: int, fields: list[str], line: list[str]) -> dict[str, str]:
@@ -82,24 +86,13 @@ def render(
         Token -> text, ``None`` where all of its fields are empty.
 
     Raises:
-        UserError: The template has no field, or one that is not there.
+        UserError: See :class:`~recbole_ext.features.template.Template`.
     """
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise UserError(f"template {template!r}: {error}; fields are written {{title}}") from None
     fields = list(next(iter(rows.values()), {}))
-    for name in names:
-        if name not in fields:
-            raise UserError(
-                f"template {template!r}: {path} has no field '{name}'{suggest(name, fields)} "
-                f"(its fields are {', '.join(fields)})"
-            )
-    if not names:
-        raise UserError(f"template {template!r} has no field; write one as {{{fields[0]}}}")
+    filled = Template(template, fields, f"template {template!r}: {path}")
     return {
-        token: " ".join(template.format(**row).split())
-        if any(row[name].strip() for name in names)
+        token: " ".join(filled.fill(row).split())
+        if any(row[name].strip() for name in filled.fields)
         else None
         for token, row in rows.items()
     }

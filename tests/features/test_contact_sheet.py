@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from recbole_ext.features.build import Building, Subject, build
-from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.contact_sheet import (
     _lines,
     contact_sheet,
     pooled,
 )
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.images import read_images
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore

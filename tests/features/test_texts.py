@@ -30,7 +30,7 @@ def test_a_template_is_filled_from_an_atomic_file(tmp_path):
     [
         ("{titel}", "has no field 'titel'; did you mean 'title'.* .its fields are title, year."),
         ("a film", "has no field; write one as {title}"),
-        ("{title", "template '{title': expected '}'.*fields are written {title}"),
+        ("{title", "template '{title': .*expected '}'.*fields are written {title}"),
         ("{}", "has no field ''"),
     ],
 )

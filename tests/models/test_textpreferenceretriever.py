@@ -13,8 +13,8 @@ from recbole.utils import init_seed
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.features.build import Building, Subject
-from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.build import build as build_feature
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 from recbole_ext.registry import get_model
 from recbole_ext.types import UserError
