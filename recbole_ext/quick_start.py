@@ -20,6 +20,7 @@ from recbole_ext.data.check import check_files, check_topk
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
+from recbole_ext.locks import lock, sole_use
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
 from recbole_ext.models.item_init import with_item_init
@@ -75,7 +76,7 @@ def run(
 
 def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
     there = {path.name for path in folder.iterdir()}  # a user's own, in a folder that was there
-    with run_folder.sole_use(folder, config["local_rank"]):
+    with sole_use(folder, config["local_rank"]):
         if config["local_rank"] == 0:  # another would delete what this one is writing
             remove_leftovers(folder)
         if config["local_rank"] == 0 and not resuming:
@@ -269,7 +270,7 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
         fingerprint: Fingerprint of the filtered dataset.
     """
     folder, settings = warm_start_of(config, model, fingerprint)
-    with run_folder.lock(folder):
+    with lock(folder):
         if (folder / "result.json").is_file() and (folder / "best.pt").is_file():
             logging.getLogger().info("warm start: %s is trained already", folder)
         elif (folder / "config.yaml").is_file():

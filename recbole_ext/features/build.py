@@ -25,6 +25,7 @@ from recbole_ext.features.encoded import Encoder, NoContent, text_hash
 from recbole_ext.features.known import Known
 from recbole_ext.features.manifest import Manifest, Source
 from recbole_ext.features.store import FeatureStore, check_values, file_of
+from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError, suggest
 
 DTYPES = ("float16", "float32")
@@ -94,10 +95,24 @@ def build(
             ``cutoff`` of the rows; ``None`` where none did.
 
     Raises:
-        UserError: No row has a vector, values are no numbers, or it was not confirmed.
+        UserError: No row has a vector, values are no numbers, it was not confirmed, or another
+            process builds the same feature.
     """
     folder, how = Path(folder), how or Building()
     _make(folder)
+    with sole_use(folder, what="the feature's folder"):
+        remove_leftovers(folder)
+        return _build(folder, contents, encoder, subject, how, cutoffs)
+
+
+def _build(
+    folder: Path,
+    contents: Mapping[str, Any],
+    encoder: Encoder,
+    subject: Subject,
+    how: Building,
+    cutoffs: Mapping[str, float] | None,
+) -> FeatureStore:
     hashes, problems = _hashes(contents, how.hash_of)
     order = [hashes.get(token, "") for token in contents]
     key = f"{encoder.source.digest()}-{how.dtype}"
@@ -120,7 +135,6 @@ def _make(folder: Path) -> None:
         raise UserError(
             f"cannot make the folder {folder}: {error.strerror}; choose another --features_dir"
         ) from error
-    remove_leftovers(folder)
 
 
 def _hashes(

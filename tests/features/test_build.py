@@ -88,7 +88,8 @@ def test_only_what_changed_is_encoded_again(tmp_path):
     for more, again in ((Fake("2"), {}), (Fake(), {"dtype": "float32"})):
         make(tmp_path / "f", changed, more, **again)
         assert len(more.asked) == 4  # another encoder, another precision: all anew
-    assert len(list((tmp_path / "f").iterdir())) == 3  # one generation is left, and no parts
+    kinds = sorted(path.name.partition("-")[0] for path in (tmp_path / "f").iterdir())
+    assert kinds == [".lock", "manifest.json", "rows", "values"]  # one generation, and no parts
 
 
 def test_a_problem_is_recorded_and_tried_again(tmp_path):
@@ -249,3 +250,20 @@ def test_the_manifest_says_what_made_it(tmp_path):
     wanted = {"name": "title", "kind": "text", "of": "item", "dataset": "tiny", "source": source}
     assert wanted.items() <= found.items()
     assert found["shape"] == [5, 4] and found["dtype"] == "float16" and found["date"][:2] == "20"
+
+
+def test_a_second_build_of_the_same_feature_is_refused_while_the_first_works(tmp_path):
+    refused = []
+
+    class Meanwhile(Fake):
+        def encode(self, contents):
+            with pytest.raises(UserError) as raised:
+                make(tmp_path / "f", {"i9": "another"}, Fake("2"))
+            refused.append(str(raised.value))
+            return super().encode(contents)
+
+    store = make(tmp_path / "f", TEXTS, Meanwhile())
+    who = f"the feature's folder {tmp_path / 'f'} ({os.getpid()} on "
+    assert len(refused) == 2 and all(who in words for words in refused)
+    assert (store.values[3] == vector_of("four")).all() and len(store.rows) == 5
+    assert len(make(tmp_path / "f", {"i9": "another"}, Fake("2")).rows) == 1  # now it may

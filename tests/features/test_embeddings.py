@@ -133,7 +133,7 @@ def test_the_key_is_in_no_file_and_no_log(server, encoder, tmp_path, caplog):
     server.next = [(400, {}, failure(f"context length of {KEY}"))] * 3
     make(tmp_path / "f", {**TEXTS, "i2": LONG, "new": "new"}, encoder)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 3 and "I know ***" in caplog.text
+    assert len(files) == 4 and "I know ***" in caplog.text
     assert KEY not in caplog.text
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
