@@ -24,7 +24,7 @@ from recbole_ext.atomic import remove_leftovers, replacing
 from recbole_ext.features.encoded import Encoder, NoContent, text_hash
 from recbole_ext.features.known import Known
 from recbole_ext.features.manifest import Manifest, Source
-from recbole_ext.features.store import FeatureStore, check_values, file_of
+from recbole_ext.features.store import FeatureStore, bad_rows, file_of
 from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError, suggest
 
@@ -187,6 +187,8 @@ def _rows(
             "problem": [problems.get(token) for token in contents],
         }
     )
+    if all(h in known.cut for h, present in zip(order, rows["present"], strict=True) if present):
+        rows["cut"] = [known.cut.get(h, False) for h in order]
     if cutoffs is not None:
         rows["cutoff"] = [float(cutoffs.get(token, np.nan)) for token in contents]  # by row
     return rows
@@ -197,8 +199,7 @@ def _commit(
 ) -> FeatureStore:
     """Write a generation, then the manifest that makes it the feature, then clear the others."""
     columns = [list(rows["token"]), list(rows["content"]), list(map(bool, rows["present"]))]
-    if "cutoff" in rows:
-        columns.append(list(rows["cutoff"]))
+    columns += [list(rows[key]) for key in ("cutoff",) if key in rows]
     text = json.dumps(columns)
     generation = f"{known.key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     shape, dtype = _write_vectors(folder, generation, rows, known, subject)
@@ -210,6 +211,7 @@ def _commit(
         shape=shape,
         dtype=dtype,
         n_present=int(rows["present"].sum()),
+        n_cut=int((rows["cut"] & rows["present"]).sum()) if "cut" in rows else None,
         generation=generation,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         package=__version__,
@@ -244,7 +246,12 @@ def _write_vectors(
             values[i] = found
             if masks is not None:
                 masks[i] = mask
-        check_values(values, masks, f"feature '{subject.name}'")
+        bad = bad_rows(lambda: values, masks)  # [n]
+        if bad.any():
+            raise UserError(
+                f"feature '{subject.name}': row {int(bad.argmax())} has values that are no numbers "
+                f"(NaN or infinite), which {folder} had before; remove it and build it anew"
+            )
         values.flush()
         del values
     if masks is not None:

@@ -20,11 +20,13 @@ class Encoded:
         values: [b, D], or [b, T, D] with T the same for all batches.
         mask: Which of T vectors count [b, T], or ``None``.
         problems: Place in the batch -> why this content has no vector; its values are ignored.
+        cut: Which contents were longer than what is read of them [b]; ``None``: nobody knows.
     """
 
     values: np.ndarray
     mask: np.ndarray | None = None
     problems: dict[int, str] = field(default_factory=dict)
+    cut: np.ndarray | None = None
 
 
 class Encoder(Protocol):

@@ -35,6 +35,7 @@ class Known:
         self.key, self.order, self.name = key, list(order), name
         self.part = folder / f"part-{key}"
         self.problems: dict[str, str] = {}  # of this call's contents; others are tried again
+        self.cut: dict[str, bool] = {}  # hash -> whether all of it was read, where that is known
         self._place: dict[str, tuple[Any, int]] = {}  # hash -> (store or file, row)
         self._open: tuple[Path, Rows] | None = None
         for other in folder.glob("part-*"):  # of another encoder: nobody goes on with it
@@ -47,9 +48,14 @@ class Known:
                 self._place.update(
                     (h, (store, i)) for i, (h, present) in enumerate(pairs) if present
                 )
+                if "cut" in store.rows:
+                    self.cut.update(zip(store.rows["content"], store.rows["cut"], strict=True))
         for path in sorted(self.part.glob("*.npz")):
             with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path) as chunk:
-                self._place.update((str(h), (path, i)) for i, h in enumerate(chunk["hashes"]) if h)
+                names = list(map(str, chunk["hashes"]))
+                cut = list(map(bool, chunk["cut"])) if "cut" in chunk else []
+                self._place.update((h, (path, i)) for i, h in enumerate(names) if h)
+                self.cut.update(zip(names, cut, strict=False))
 
     def __contains__(self, content: str) -> bool:
         return content in self._place or content in self.problems
@@ -64,9 +70,12 @@ class Known:
         names = np.array(["" if i in encoded.problems else h for i, h in enumerate(hashes)])  # [b]
         self.part.mkdir(exist_ok=True)
         path = self.part / f"{text_hash(''.join(hashes))}.npz"
-        masks: dict[str, Any] = {} if encoded.mask is None else {"mask": encoded.mask}
+        more = {"mask": encoded.mask, "cut": encoded.cut}
+        more = {key: array for key, array in more.items() if array is not None}
         with replacing(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, hashes=names, values=values, **masks)
+            np.savez(stream, hashes=names, values=values, **more)
+        if encoded.cut is not None:
+            self.cut.update(zip(hashes, map(bool, encoded.cut), strict=True))
         self._place.update((h, (path, i)) for i, h in enumerate(names) if h)
 
     def _refuse_bad(self, hashes: Sequence[str], values: np.ndarray, encoded: Encoded) -> None:

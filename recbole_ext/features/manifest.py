@@ -58,6 +58,7 @@ class Manifest:
         package: Version of this package.
         dataset_fingerprint: Of the interactions it was made for, where that matters.
         cutoff: Time up to which interactions went into it, ``None`` where none did.
+        n_cut: Rows whose content was longer than what was read of it; ``None``: nobody knows.
         notes: Anything a reader should know.
         format: Of the files.
     """
@@ -75,6 +76,7 @@ class Manifest:
     package: str
     dataset_fingerprint: str | None = None
     cutoff: float | None = None
+    n_cut: int | None = None
     notes: tuple[str, ...] = ()
     format: int = FORMAT
 

@@ -267,3 +267,60 @@ def test_a_second_build_of_the_same_feature_is_refused_while_the_first_works(tmp
     assert len(refused) == 2 and all(who in words for words in refused)
     assert (store.values[3] == vector_of("four")).all() and len(store.rows) == 5
     assert len(make(tmp_path / "f", {"i9": "another"}, Fake("2")).rows) == 1  # now it may
+
+
+class Cuts(Fake):
+    """Reads four letters of a text, and says of which texts these are not all."""
+
+    def encode(self, contents):
+        found = super().encode(contents)
+        return Encoded(found.values, None, {}, np.array([len(text) > 4 for text in contents]))
+
+
+def test_texts_that_are_cut_off_are_counted(tmp_path):
+    texts = {"i1": "three", "i2": "two", "i3": None, "i4": "three", "i5": "seven"}
+    store = make(tmp_path / "f", texts, Cuts())
+    assert store.manifest.n_cut == 3
+    assert list(store.rows["cut"]) == [True, False, False, True, True]
+    store = make(tmp_path / "f", {**texts, "i5": "six", "i6": "eight"}, Cuts())  # the old are known
+    assert store.manifest.n_cut == 3
+    assert json.loads((tmp_path / "f" / "manifest.json").read_text())["n_cut"] == 3
+
+
+def test_where_the_encoder_does_not_say_what_it_cut_nobody_knows(tmp_path):
+    assert make(tmp_path / "f", TEXTS, Fake()).manifest.n_cut is None
+    # a feature from before this was counted: what is known of it is too little
+    store = make(tmp_path / "f", {**TEXTS, "i6": "a new one"}, Cuts())
+    assert store.manifest.n_cut is None
+
+
+def test_a_token_that_is_there_twice_is_one_sentence(tmp_path):
+    make(tmp_path / "f", TEXTS, Fake())
+    (path,) = (tmp_path / "f").glob("rows-*.parquet")
+    rows = pd.read_parquet(path)
+    rows.loc[3:, "token"] = ["i2", "i1"]
+    rows.to_parquet(path)
+    with pytest.raises(UserError) as raised:
+        FeatureStore(tmp_path / "f")
+    words = "2 tokens are there twice, the first is 'i2'; build the feature anew"
+    assert str(raised.value) == f"{path}: {words}"
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_stored_values_that_are_no_numbers_are_refused_at_the_door(
+    value, tokens, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 8)  # a row at a time
+    make(tmp_path / "f", TEXTS, Fake(tokens=tokens))
+    (path,) = (tmp_path / "f").glob("values-*.npy")
+    values = np.load(path)
+    values[2] = value  # i3 has no vector: whatever stands there is not read
+    np.save(path, values)
+    FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
+    values.reshape(5, -1)[[1, 4], 2] = value
+    np.save(path, values)
+    with pytest.raises(UserError) as raised:
+        FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
+    words = "2 of 5 rows have values that are no numbers (NaN or infinite), the first is that of"
+    assert str(raised.value) == f"{path}: {words} 'i2'; build the feature anew"
