@@ -24,7 +24,7 @@ from recbole_ext.atomic import remove_leftovers, replacing
 from recbole_ext.features.encoded import Encoder, NoContent, text_hash
 from recbole_ext.features.known import Known
 from recbole_ext.features.manifest import Manifest, Source
-from recbole_ext.features.store import FeatureStore, bad_rows, file_of
+from recbole_ext.features.store import FeatureStore, file_of
 from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError, suggest
 
@@ -246,12 +246,6 @@ def _write_vectors(
             values[i] = found
             if masks is not None:
                 masks[i] = mask
-        bad = bad_rows(lambda: values, masks)  # [n]
-        if bad.any():
-            raise UserError(
-                f"feature '{subject.name}': row {int(bad.argmax())} has values that are no numbers "
-                f"(NaN or infinite), which {folder} had before; remove it and build it anew"
-            )
         values.flush()
         del values
     if masks is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ import numpy as np
 from recbole_ext.atomic import replacing
 from recbole_ext.features.encoded import Encoded, text_hash
 from recbole_ext.features.manifest import NAME
-from recbole_ext.features.store import FeatureStore
+from recbole_ext.features.store import FeatureStore, bad_rows
 from recbole_ext.types import UserError
 
 Rows = tuple[np.ndarray, "np.ndarray | None"]
@@ -41,21 +42,31 @@ class Known:
         for other in folder.glob("part-*"):  # of another encoder: nobody goes on with it
             if other != self.part:
                 shutil.rmtree(other, ignore_errors=True)
-        if (folder / NAME).is_file():
-            store = FeatureStore(folder)
-            if store.manifest.generation.startswith(key):
-                pairs = zip(store.rows["content"], store.rows["present"], strict=True)
-                self._place.update(
-                    (h, (store, i)) for i, (h, present) in enumerate(pairs) if present
-                )
-                if "cut" in store.rows:
-                    self.cut.update(zip(store.rows["content"], store.rows["cut"], strict=True))
+        self._take_over(folder)
         for path in sorted(self.part.glob("*.npz")):
             with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path) as chunk:
                 names = list(map(str, chunk["hashes"]))
                 cut = list(map(bool, chunk["cut"])) if "cut" in chunk else []
                 self._place.update((h, (path, i)) for i, h in enumerate(names) if h)
                 self.cut.update(zip(names, cut, strict=False))
+
+    def _take_over(self, folder: Path) -> None:
+        """Know what the feature has, as it is; what of it is damaged is made anew."""
+        if not (folder / NAME).is_file():
+            return
+        try:
+            store = FeatureStore(folder)
+        except UserError as error:
+            logging.getLogger().warning("%s: nothing of it is kept", error)
+            return
+        if not store.manifest.generation.startswith(self.key):
+            return
+        bad = bad_rows(lambda: store.values, store.mask)  # [n]
+        kept = store.rows["present"].to_numpy(bool) & ~bad  # [n]
+        contents = store.rows["content"]
+        self._place.update((contents[i], (store, int(i))) for i in kept.nonzero()[0])
+        if "cut" in store.rows:
+            self.cut.update(zip(contents, map(bool, store.rows["cut"]), strict=True))
 
     def __contains__(self, content: str) -> bool:
         return content in self._place or content in self.problems
@@ -70,8 +81,8 @@ class Known:
         names = np.array(["" if i in encoded.problems else h for i, h in enumerate(hashes)])  # [b]
         self.part.mkdir(exist_ok=True)
         path = self.part / f"{text_hash(''.join(hashes))}.npz"
-        more = {"mask": encoded.mask, "cut": encoded.cut}
-        more = {key: array for key, array in more.items() if array is not None}
+        given = {"mask": encoded.mask, "cut": encoded.cut}
+        more: dict[str, Any] = {key: one for key, one in given.items() if one is not None}
         with replacing(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, hashes=names, values=values, **more)
         if encoded.cut is not None:

@@ -121,7 +121,7 @@ class FeatureStore:
         path = file_of(self.folder, "rows", self.manifest.generation)
         try:
             rows = pd.read_parquet(path)
-            tokens = rows["token"]
+            tokens = rows[["token", "present", "content", "problem"]]["token"]
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
             raise UserError(
                 f"{path} is missing or damaged ({error}); build the feature anew"

@@ -229,7 +229,12 @@ def test_values_that_are_no_numbers_are_refused(value, tmp_path, monkeypatch):
         ("values", lambda p: p.unlink(), "values-.* is missing or damaged"),
         ("values", lambda p: p.write_bytes(p.read_bytes()[:140]), "values-.* is missing or dam"),
         ("rows", lambda p: p.write_bytes(b"PAR1"), "rows-.* is missing or damaged"),
-        ("rows", lambda p: pd.DataFrame({"token": ["x"]}).to_parquet(p), "1 rows are described"),
+        ("rows", lambda p: pd.read_parquet(p)[:1].to_parquet(p), "1 rows are described"),
+        (
+            "rows",
+            lambda p: pd.DataFrame({"token": ["x"]}).to_parquet(p),
+            "rows-.* damaged .*present",
+        ),
         ("manifest", lambda p: p.write_text("{"), "manifest.json is damaged or no manifest"),
         ("manifest", lambda p: p.write_text("[]"), "manifest.json is damaged or no manifest"),
         ("manifest", lambda p: p.write_text('{"format": 9}'), "is of format 9, and this version"),
@@ -241,6 +246,7 @@ def test_a_damaged_feature_is_one_sentence(part, damage, sentence, tmp_path):
     damage(next(path for path in (tmp_path / "f").iterdir() if path.name.startswith(part)))
     with pytest.raises(UserError, match=sentence):
         FeatureStore(tmp_path / "f")
+    assert make(tmp_path / "f", TEXTS, Fake()).manifest.n_present == 4  # which is what it says
 
 
 def test_the_manifest_says_what_made_it(tmp_path):
@@ -324,3 +330,6 @@ def test_stored_values_that_are_no_numbers_are_refused_at_the_door(
         FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
     words = "2 of 5 rows have values that are no numbers (NaN or infinite), the first is that of"
     assert str(raised.value) == f"{path}: {words} 'i2'; build the feature anew"
+    encoder = Fake(tokens=tokens)
+    make(tmp_path / "f", TEXTS, encoder).align(["[PAD]", "i1"])
+    assert encoder.asked == ["two"]
