@@ -46,5 +46,9 @@ def say(store: FeatureStore) -> None:
         f"{store.folder}: {manifest.n_present} of {manifest.shape[0]} {manifest.of}s, {shape} "
         f"{manifest.dtype}, by {manifest.source.encoder}"
     )
+    if manifest.n_cut:
+        settings = manifest.source.settings
+        limit = settings.get("tokens") or settings.get("max_length")
+        print(f"  {manifest.n_cut} of {manifest.n_present} texts were cut off after {limit} tokens")
     for problem, n in problems.value_counts().head(5).items():
         print(f"  {n} without: {problem}")

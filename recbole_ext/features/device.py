@@ -18,6 +18,6 @@ def device_of(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).tolist()  # the device "meta" has no numbers to give
         return torch.device(name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # not built for CUDA
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"device '{name}' cannot be used ({first}); set cpu or auto") from error
