@@ -170,7 +170,9 @@ class Run:
             keep_freed_memory()
         with self.phases("model"), bad_settings_of(config):
             model = config.model_class(config, self.train_data._dataset)
-            model = with_item_init(model, config, self.train_data._dataset).to(config["device"])
+            is_trained = self.resuming and (self.folder / "last.pt").is_file()
+            data = self.train_data._dataset
+            model = with_item_init(model, config, data, is_trained).to(config["device"])
             self.model = accelerated(model, config)
             trainer = build_trainer(
                 config, self.model, self.folder, self.callbacks, self.vocabulary
@@ -305,7 +307,7 @@ def load_run(folder: str | Path) -> Run:
     check_identity(payload, path, loaded.config["model"], loaded.vocabulary)
     train = loaded.train_data._dataset
     model = loaded.config.model_class(loaded.config, train)
-    loaded.model = with_item_init(model, loaded.config, train)
+    loaded.model = with_item_init(model, loaded.config, train, is_trained=True)
     check_features(folder, getattr(train, "features_used", {}))
     load_weights(loaded.model, payload, path)
     loaded.model.to(loaded.config["device"]).eval()

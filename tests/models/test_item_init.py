@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,6 +88,27 @@ def test_a_feature_that_was_built_anew_is_another(settings, tmp_path):
             again()
 
 
+def test_a_trained_table_needs_no_feature(settings, tmp_path):
+    """``init`` only decides where a table begins: a finished run has it, and a resumed one."""
+
+    def given(name, how="init", epochs=1):
+        item_init = {"feature": "fixed", "how": how}
+        return {**settings, "item_init": item_init, "epochs": epochs, "output_dir": tmp_path / name}
+
+    whole = run("BPR", "tiny", config_dict=given("whole", epochs=2))
+    run("BPR", "tiny", config_dict=given("a"))
+    run("BPR", "tiny", config_dict=given("added", "add"))
+    kept = torch.load(tmp_path / "a" / "best.pt", weights_only=True)["state_dict"]
+    (tmp_path / "features").rename(tmp_path / "gone")
+    table = load_run(tmp_path / "a").model.item_embedding.weight
+    assert torch.equal(table.cpu(), kept["item_embedding.weight"].cpu())
+    assert run(resume=tmp_path / "a", overrides=["--epochs=2"])["test"] == whole["test"]
+    with pytest.raises(UserError, match="there is no feature 'fixed'"):
+        run("BPR", "tiny", config_dict=given("b"))
+    with pytest.raises(UserError, match="there is no feature 'fixed'"):  # vectors are no weights
+        load_run(tmp_path / "added")
+
+
 def test_a_warm_start_is_not_undone(settings, tmp_path):
     rest = {k: v for k, v in settings.items() if k != "features_dir"}
     small = {"hidden_size": 8, "inner_size": 8, "n_layers": 1, "n_heads": 1}
@@ -135,8 +158,8 @@ def test_add_and_concat_are_what_they_say(given):
         config["item_init"] = {"feature": "fixed", "how": how}
         model = with_item_init(model_of(dataset.item_num + 1, 4), config, dataset)
         table = model.item_embedding
-        learned = table.parametrizations.weight.original  # [N + 1, 4]
-        project = table.parametrizations.weight[0].project.weight  # [4, F]
+        learned = table.learned  # [N + 1, 4]
+        project = table.of_feature.project.weight  # [4, F]
         more = torch.cat([x, torch.zeros(1, 6)])  # a mask's row has no feature
         joined = more if how == "add" else torch.cat([learned, more], 1)
         wanted = joined @ project.T + (learned if how == "add" else 0)
@@ -144,6 +167,24 @@ def test_add_and_concat_are_what_they_say(given):
         assert torch.allclose(table.weight[1:3], learned[1:3], atol=1e-6) or how == "concat"
         table.weight.sum().backward()
         assert learned.grad is not None and project.shape == (4, 6 if how == "add" else 10)
+
+
+@pytest.mark.parametrize("how", ["add", "concat"])
+def test_a_model_with_it_can_be_pickled_and_copied(how, given):
+    config, dataset = given
+    config["item_init"] = {"feature": "fixed", "how": how}
+    model = with_item_init(model_of(dataset.item_num + 1, 4), config, dataset)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert torch.equal(other.item_embedding.weight, model.item_embedding.weight)
+        names = [name for name, _ in other.named_parameters()]
+        assert names == [name for name, _ in model.named_parameters()] and len(names) == 2
+        ids = torch.tensor([3, 5])
+        other.item_embedding(ids).sum().backward()
+        assert all(weight.grad is not None for weight in other.parameters())
+        with torch.no_grad():
+            next(other.parameters()).add_(1)
+        assert not torch.equal(other.item_embedding.weight, model.item_embedding.weight)
+        assert all(weight.grad is None for weight in model.parameters())
 
 
 @pytest.mark.parametrize("size", [4, 9])
