@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_ext.config import Config
+from recbole_ext.data.feature_origin import origin_of
 from recbole_ext.data.features import feature_folder
-from recbole_ext.feature_commands.options import Feature
+from recbole_ext.feature_commands.options import Feature, FeatureOfData
+from recbole_ext.features.build import Subject
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.features.texts import read_atomic
+from recbole_ext.features.writing import Texts
 
 
 def config_of(dataset: str, data_path: str | None) -> Config:
@@ -30,6 +33,24 @@ def side_rows(
     config = config_of(dataset, data_path)
     path = (Path(config["data_path"]) / f"{dataset}.{of}").resolve()
     return path, read_atomic(path, config["encoding"] or "utf-8", config["field_separator"])
+
+
+def subject_of(
+    feature: FeatureOfData, kind: str, of: str, is_told: bool = False, read: Texts | None = None
+) -> Subject:
+    """Return what a feature is of, with the version of the dataset's files.
+
+    Args:
+        feature: Which.
+        kind: ``text``, ``image`` or ``vector``.
+        of: ``item`` or ``user``.
+        is_told: Whether it is of what users did, and not of what they are.
+        read: Its texts.
+    """
+    config = config_of(feature.dataset, feature.data_path)
+    origin = origin_of(config, ("inter",) if is_told else (of, "inter"))
+    cutoff, notes = (read.cutoff, read.notes) if read else (None, ())
+    return Subject(feature.name, kind, of, feature.dataset, origin, cutoff, notes)
 
 
 def open_feature(feature: Feature) -> FeatureStore:

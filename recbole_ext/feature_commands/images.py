@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recbole_ext.feature_commands.common import say
+from recbole_ext.feature_commands.common import say, subject_of
 from recbole_ext.feature_commands.options import FeatureOfData, Kept, at_least, one_of
-from recbole_ext.features.build import Building, Subject
+from recbole_ext.features.build import Building
 from recbole_ext.features.image_feature import image_feature
 from recbole_ext.features.images import image_hash, read_images
 from recbole_ext.features.open_clip_encoder import TOKENS, OpenClipEncoder
@@ -53,7 +53,7 @@ def encode_images(
     store = image_feature(
         feature.folder,
         pictures,
-        Subject(feature.name, "image", kept.of, feature.dataset),
+        subject_of(feature, "image", kept.of),
         OpenClipEncoder(**vars(tower)),
         Building(kept.dtype, batch_size, hash_of=image_hash),
     )

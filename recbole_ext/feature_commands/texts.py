@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.feature_commands.common import say, side_rows
+from recbole_ext.feature_commands.common import say, side_rows, subject_of
 from recbole_ext.feature_commands.options import (
     SERVER,
     FeatureOfData,
@@ -15,7 +15,7 @@ from recbole_ext.feature_commands.options import (
     at_least,
     refuse_given,
 )
-from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.build import Building, build
 from recbole_ext.features.embeddings import EndpointEncoder
 from recbole_ext.features.encoded import Encoder
 from recbole_ext.features.profiles import import_texts
@@ -100,19 +100,12 @@ def encode_texts(
         if is_served
         else _of_this_machine(encoder, local, template, batch_size)
     )
-    notes = (f"texts of {Path(texts).name}",) if texts else ()
+    is_told = kept.of == "user" and bool(texts)
     store = build(
         feature.folder,
         read.texts,
         made,
-        Subject(
-            feature.name,
-            "text",
-            kept.of,
-            feature.dataset,
-            cutoff=read.cutoff,
-            notes=(*notes, *read.notes),
-        ),
+        subject_of(feature, "text", kept.of, is_told, read),
         Building(kept.dtype, confirm=server.confirm() if is_served else None),
         read.cutoffs,
     )
@@ -124,11 +117,13 @@ def _read(feature: FeatureOfData, origin: Origin, of: str, template: str, texts:
         raise UserError(
             'features text needs --template="{title}", of fields of the dataset, or --texts=FILE'
         )
+    note = f"texts of {Path(texts).name}"
     if of == "user" and texts:
-        return import_texts(texts, origin.cutoff, origin.i_know_it_may_leak)
+        read = import_texts(texts, origin.cutoff, origin.i_know_it_may_leak)
+        return replace(read, notes=(note, *read.notes))
     refuse_given(origin, "texts on users from a file (--texts=FILE --of=user)")
     if texts:
-        return Texts(read_texts(texts))
+        return Texts(read_texts(texts), notes=(note,))
     path, rows = side_rows(feature.dataset, of, feature.data_path)
     return Texts(render(rows, template, path))
 

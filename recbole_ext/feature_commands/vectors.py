@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_ext.feature_commands.common import open_feature, say
+from recbole_ext.feature_commands.common import open_feature, say, subject_of
 from recbole_ext.feature_commands.options import Feature, FeatureOfData, Kept, refuse_given
 from recbole_ext.features import exchange
-from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.build import Building, build
 from recbole_ext.types import UserError
 
 
@@ -68,7 +68,7 @@ def import_vectors(
         feature.folder,
         contents,
         exchange.Given(path),
-        Subject(feature.name, "vector", kept.of, feature.dataset),
+        subject_of(feature, "vector", kept.of),
         Building(kept.dtype, hash_of=exchange.vector_hash),
     )
     say(store)

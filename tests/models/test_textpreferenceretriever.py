@@ -277,10 +277,11 @@ def test_the_scale_is_bounded_and_not_negative(tiny_data_path, tmp_path):
 def test_histories_and_items_without_any_text(tiny_data_path, tmp_path):
     class Sparse(Text):
         def make_config(self, data_path, folder, **more):
-            feature = item_feature(folder, "title", missing=range(1, 40))
+            feature = item_feature(folder, "sparse", missing=range(1, 40))
             return super().make_config(data_path, folder, text_feature=feature, **more)
 
     net, (loader, _, test) = build(tiny_data_path, tmp_path, Sparse())
+    assert net.content.present(torch.arange(net.n_items)).sum() == 1
     for batch in loader:
         net.calculate_loss(batch).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
@@ -310,10 +311,21 @@ def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sente
         build(tiny_data_path, tmp_path, **settings)
 
 
-def test_texts_of_users_must_say_when_they_were_written(tiny_data_path, tmp_path):
+def test_texts_of_users_must_say_when_they_were_written(tiny_data_path, tmp_path, caplog):
     feature = user_feature(tmp_path, "taste", None)
     with pytest.raises(UserError, match="does not say up to which time its texts were written"):
         build(tiny_data_path, tmp_path, profile="stored", user_feature=feature)
+    may = {"user_feature_may_leak": True}
+    with pytest.raises(UserError, match="user_feature_may_leak: no user_feature is named"):
+        build(tiny_data_path, tmp_path, **may)
+    net, (loader, _, _) = build(
+        tiny_data_path, tmp_path, profile="stored", user_feature=feature, **may
+    )
+    assert "user_feature 'taste' may leak" in caplog.text and "prove nothing" in caplog.text
+    rows = loader.dataset.inter_feat
+    batch = rows[torch.arange(len(rows))]
+    two = loader.dataset.token2id("user_id", "u2")  # who has no text
+    assert torch.equal(net.usable_profiles(batch), batch["user_id"] != two)
     feature = user_feature(tmp_path, "dated", CUTOFF)
     for scaled in ({"normalize_all": True}, {"normalize_field": ["timestamp"]}):
         with pytest.raises(UserError, match="'timestamp' is scaled.*set normalize_all: False"):
