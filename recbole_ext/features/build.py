@@ -123,7 +123,8 @@ def _build(
     if not rows["present"].any():
         first = next(iter(problems.values()), "they are empty")
         raise UserError(
-            f"feature '{subject.name}': none of {len(order)} rows has a vector ({first})"
+            f"feature '{subject.name}': none of {len(order)} rows has a vector ({first}); "
+            "mend the source, or name another"
         )
     return _commit(folder, rows, known, encoder.source, subject)
 
@@ -159,7 +160,10 @@ def _encode_new(
     """Encode the contents that are not known, once it is confirmed that there are any."""
     new = {h: content for h, content in by_hash.items() if h not in known}
     if new and how.confirm is not None and not how.confirm(list(new.values())):
-        raise UserError(f"feature '{subject.name}': not confirmed, so nothing was encoded")
+        raise UserError(
+            f"feature '{subject.name}': not confirmed, so nothing was encoded; answer y, or give "
+            "--yes"
+        )
     with tqdm(total=len(new), desc=subject.name, unit="row", disable=not how.show_progress) as bar:
         for batch in _batches(list(new.items()), how.batch_size):
             encoded = encoder.encode([content for _, content in batch])

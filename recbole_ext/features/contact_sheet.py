@@ -56,7 +56,10 @@ def contact_sheet(
         )
     present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n]
     if len(present) < 2:
-        raise UserError(f"{store.folder}: neighbours need two rows with vectors")
+        raise UserError(
+            f"{store.folder}: neighbours need two rows with vectors; build the feature of more "
+            f"{store.manifest.of}s"
+        )
     draw = np.random.default_rng(seed).permutation(len(present))[:n_items]  # [n_items]
     found, cosines = nearest(pooled(store, present), draw, n_neighbours)  # [n_items, K] twice
     tokens = store.rows["token"].to_numpy(object)[present]

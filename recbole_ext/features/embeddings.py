@@ -103,5 +103,5 @@ class EndpointEncoder:
             pass
         raise UserError(
             f"{self.endpoint.url}: the answer of model '{self.model}' has no vector for each of "
-            f"{n} texts; is it a model of embeddings?"
+            f"{n} texts; is it a model of embeddings? name one that is"
         )

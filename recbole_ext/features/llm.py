@@ -86,7 +86,7 @@ class EndpointWriter:
         except (KeyError, IndexError, TypeError, AttributeError):
             raise UserError(
                 f"{self.endpoint.url}: the answer of model '{self.model}' has no message; is it a "
-                "model of chat?"
+                "model of chat? name one that is"
             ) from None
         if reason == "content_filter":
             return Written(None, "the server's content filter held the answer back")

@@ -116,7 +116,9 @@ def read_template(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the template {path}: {error}") from error
+        raise UserError(
+            f"cannot read the template {path}: {error}; name a file of text in UTF-8"
+        ) from error
 
 
 def own_cutoffs(histories: Histories, share: float = 1.0) -> dict[str, float]:
@@ -175,7 +177,8 @@ def import_texts(path: str | Path, cutoff: float | None = None, may_leak: bool =
     if not may_leak:
         raise UserError(
             f"{path} does not tell up to which time interactions went into its texts, so they may "
-            "hold what is to be predicted; give cutoff, or may_leak to take them all the same"
+            "hold what is to be predicted; give --cutoff=<that time>, or --i_know_it_may_leak to "
+            "take them all the same"
         )
     logging.getLogger().warning("%s %s; results with them prove nothing", path, MAY_LEAK)
     return Texts(texts, None, (MAY_LEAK,))

@@ -104,7 +104,7 @@ def _write_new(
     hashes = {token: done.hash_of(prompt) for token, prompt in prompts.items() if prompt}
     new = {h: str(prompts[token]) for token, h in hashes.items() if h not in done.rows}
     if new and confirm is not None and not confirm(list(new.values())):
-        raise UserError(f"{folder}: not confirmed, so nothing was sent")
+        raise UserError(f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes")
     left = list(new.items())
     with tqdm(total=len(left), unit="text", disable=not show_progress) as bar:
         for begin in range(0, len(left), batch_size):

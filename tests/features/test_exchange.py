@@ -95,9 +95,9 @@ def test_a_file_of_vectors_that_is_none(text, sentence, tmp_path):
 @pytest.mark.parametrize(
     ("array", "table", "sentence"),
     [
-        (np.ones(3), "asin\titemID\na\t0\n", "has shape .3,., and .items, size. is meant"),
+        (np.ones(3), "asin\titemID\na\t0\n", "has shape .3,.; save one of .items, size."),
         (np.ones((2, 3)), "asin\tid\na\t0\n", "has no column 'itemID'"),
-        (np.ones((2, 3)), "asin\titemID\na\t2\n", "numbers items up to 2, and .* has 2 rows"),
+        (np.ones((2, 3)), "asin\titemID\na\t2\n", "numbers items from 2 to 2, and .* has 2 rows"),
         (
             np.ones((2, 3)),
             "asin\tx\titemID\na\tb\t1\n",
