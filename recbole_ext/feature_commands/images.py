@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recbole_ext.feature_commands.common import say, subject_of
-from recbole_ext.feature_commands.options import FeatureOfData, Kept, at_least, one_of
+from recbole_ext.feature_commands.options import FeatureOfData, Kept, at_least, at_most, one_of
 from recbole_ext.features.build import Building
 from recbole_ext.features.image_feature import image_feature
 from recbole_ext.features.images import image_hash, read_images
 from recbole_ext.features.open_clip_encoder import TOKENS, OpenClipEncoder
+
+MOST_PICTURES = 1000
+"""Of an item: each has a place in the array, whether an item has so many or not."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Tower:
     def __post_init__(self) -> None:
         one_of("tokens", self.tokens, TOKENS)
         at_least(1, pictures=self.pictures)
+        at_most(MOST_PICTURES, pictures=self.pictures)
 
 
 def encode_images(

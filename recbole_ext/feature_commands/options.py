@@ -149,6 +149,13 @@ def at_least(least: int, **given: int | None) -> None:
             raise UserError(f"--{key} takes a number from {least}, not {value}")
 
 
+def at_most(most: int, **given: int | None) -> None:
+    """Refuse numbers that are larger, for which no memory would do."""
+    for key, value in given.items():
+        if value is not None and value > most:
+            raise UserError(f"--{key} takes a number up to {most}, not {value}")
+
+
 def refuse_given(options: Any, what: str) -> None:
     """Refuse options that would be ignored.
 

@@ -26,6 +26,26 @@ from recbole_ext.types import UserError
 
 
 @dataclass(frozen=True)
+class Contents:
+    """Where the texts are.
+
+    Attributes:
+        template: Text of an item made of its fields, as "{movie_title} ({release_year}). {genre}".
+        texts: Instead a file token -> text: .json, .jsonl, .csv, .tsv or .parquet.
+    """
+
+    template: str = ""
+    texts: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.template) == bool(self.texts):
+            raise UserError(
+                'features text needs --template="{title}", of fields of the dataset, or '
+                "--texts=FILE; give one of them"
+            )
+
+
+@dataclass(frozen=True)
 class Origin:
     """When texts on users were written.
 
@@ -65,12 +85,11 @@ class Local:
 
 def encode_texts(
     feature: FeatureOfData,
+    contents: Contents,
     origin: Origin,
     local: Local,
     server: Server,
     kept: Kept,
-    template: str = "",
-    texts: str = "",
     encoder: str = MINILM,
     batch_size: int = 64,
 ) -> None:
@@ -78,12 +97,11 @@ def encode_texts(
 
     Args:
         feature: Where to.
+        contents: Of what.
         origin: Of texts on users.
         local: How an encoder on this machine works.
         server: How one elsewhere is asked.
         kept: What is kept.
-        template: Text of an item made of its fields, as "{movie_title} ({release_year}). {genre}".
-        texts: Instead a file token -> text: .json, .jsonl, .csv, .tsv or .parquet.
         encoder: minilm, a hub id, a folder with a saved sentence-transformers model, or
             endpoint:MODEL for a server of OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY).
         batch_size: Texts that are encoded together.
@@ -94,13 +112,13 @@ def encode_texts(
         refuse_given(local, "an encoder on this machine, not for a server")
     else:
         refuse_given(server, "a server (--encoder=endpoint:MODEL)")
-    read = _read(feature, origin, kept.of, template, texts)
+    read = _read(feature, contents, origin, kept.of)
     made = (
         _of_server(server, encoder, batch_size)
         if is_served
-        else _of_this_machine(encoder, local, template, batch_size)
+        else _of_this_machine(encoder, local, contents.template, batch_size)
     )
-    is_told = kept.of == "user" and bool(texts)
+    is_told = kept.of == "user" and bool(contents.texts)
     store = build(
         feature.folder,
         read.texts,
@@ -112,11 +130,8 @@ def encode_texts(
     say(store)
 
 
-def _read(feature: FeatureOfData, origin: Origin, of: str, template: str, texts: str) -> Texts:
-    if bool(template) == bool(texts):
-        raise UserError(
-            'features text needs --template="{title}", of fields of the dataset, or --texts=FILE'
-        )
+def _read(feature: FeatureOfData, contents: Contents, origin: Origin, of: str) -> Texts:
+    template, texts = contents.template, contents.texts
     note = f"texts of {Path(texts).name}"
     if of == "user" and texts:
         read = import_texts(texts, origin.cutoff, origin.i_know_it_may_leak)

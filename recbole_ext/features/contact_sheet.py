@@ -17,6 +17,7 @@ from recbole_ext.types import UserError
 
 CAPTION_LINES, FONT_SIZE, GAP = 3, 11, 8
 LINE = FONT_SIZE + 3
+MOST_THUMBNAILS = 2000
 
 
 def contact_sheet(
@@ -53,6 +54,11 @@ def contact_sheet(
         raise UserError(
             f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
             "is none; all three are numbers from 1"
+        )
+    if n_items * (n_neighbours + 1) > MOST_THUMBNAILS:
+        raise UserError(
+            f"a contact sheet of {n_items} items with {n_neighbours} neighbours has more than "
+            f"{MOST_THUMBNAILS} pictures; ask for fewer"
         )
     present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n]
     if len(present) < 2:

@@ -41,6 +41,7 @@ CASES = [
     ),
     (lambda f: write_texts(f, {"u": "p"}, Writes(), cutoffs={}), "give one for each"),
     (lambda f: contact_sheet(f / "s.png", one_vector(f), {}), "build the feature of more items"),
+    (lambda f: contact_sheet(f / "s.png", one_vector(f), {}, n_items=1999), "ask for fewer"),
     (lambda f: images.read_images(f / "no"), "name a folder of pictures or a CSV"),
     (lambda f: images.read_images(write(f, "x.txt")), "name a folder of pictures or a CSV"),
     (lambda f: images.read_images(f), "name another folder, or a CSV"),
