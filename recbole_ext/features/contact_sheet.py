@@ -50,16 +50,7 @@ def contact_sheet(
     Raises:
         UserError: Fewer than two items have a vector, or the numbers are none to draw.
     """
-    if min(n_items, n_neighbours, side) < 1:
-        raise UserError(
-            f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
-            "is none; all three are numbers from 1"
-        )
-    if n_items * (n_neighbours + 1) > MOST_THUMBNAILS:
-        raise UserError(
-            f"a contact sheet of {n_items} items with {n_neighbours} neighbours has more than "
-            f"{MOST_THUMBNAILS} pictures; ask for fewer"
-        )
+    _check(n_items, n_neighbours, side)
     present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n]
     if len(present) < 2:
         raise UserError(
@@ -81,6 +72,19 @@ def contact_sheet(
     with replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG")
     return rows
+
+
+def _check(n_items: int, n_neighbours: int, side: int) -> None:
+    if min(n_items, n_neighbours, side) < 1:
+        raise UserError(
+            f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
+            "is none; all three are numbers from 1"
+        )
+    if n_items * (n_neighbours + 1) > MOST_THUMBNAILS:
+        raise UserError(
+            f"a contact sheet of {n_items} items with {n_neighbours} neighbours has more than "
+            f"{MOST_THUMBNAILS} pictures; ask for fewer"
+        )
 
 
 def _draw(
