@@ -38,7 +38,8 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 def _features(place: Path, tokens: list[str]) -> None:
     import numpy as np
 
-    from recbole_ext.features.build import Encoded, Subject, build
+    from recbole_ext.features.build import Building, Subject, build
+    from recbole_ext.features.encoded import Encoded
     from recbole_ext.features.manifest import Source
 
     class Random:
@@ -58,7 +59,7 @@ def _features(place: Path, tokens: list[str]) -> None:
         subject = Subject(name, "text", "item", "ml-100k")
         contents = {token: f"{name} {token}" for token in tokens}
         folder = place / "ml-100k" / name
-        build(folder, contents, Random(n), subject, package="0", show_progress=False)
+        build(folder, contents, Random(n), subject, Building(show_progress=False))
 
 
 def _time(work: Any, n: int) -> float:

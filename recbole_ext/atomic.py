@@ -33,6 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full or the folder cannot be written.
     """
+    if not path.name:
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

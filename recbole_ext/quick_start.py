@@ -20,6 +20,7 @@ from recbole_ext.data.check import check_files, check_topk
 from recbole_ext.data.vocabulary import vocabulary_of
 from recbole_ext.distributed import spawn_run
 from recbole_ext.evaluation.ranks import RankRecorder
+from recbole_ext.locks import lock, sole_use
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
 from recbole_ext.models.item_init import with_item_init
@@ -75,7 +76,7 @@ def run(
 
 def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
     there = {path.name for path in folder.iterdir()}  # a user's own, in a folder that was there
-    with run_folder.sole_use(folder, config["local_rank"]):
+    with sole_use(folder, config["local_rank"]):
         if config["local_rank"] == 0:  # another would delete what this one is writing
             remove_leftovers(folder)
         if config["local_rank"] == 0 and not resuming:
@@ -169,7 +170,9 @@ class Run:
             keep_freed_memory()
         with self.phases("model"), bad_settings_of(config):
             model = config.model_class(config, self.train_data._dataset)
-            model = with_item_init(model, config, self.train_data._dataset).to(config["device"])
+            is_trained = self.resuming and (self.folder / "last.pt").is_file()
+            data = self.train_data._dataset
+            model = with_item_init(model, config, data, is_trained).to(config["device"])
             self.model = accelerated(model, config)
             trainer = build_trainer(
                 config, self.model, self.folder, self.callbacks, self.vocabulary
@@ -269,7 +272,7 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
         fingerprint: Fingerprint of the filtered dataset.
     """
     folder, settings = warm_start_of(config, model, fingerprint)
-    with run_folder.lock(folder):
+    with lock(folder):
         if (folder / "result.json").is_file() and (folder / "best.pt").is_file():
             logging.getLogger().info("warm start: %s is trained already", folder)
         elif (folder / "config.yaml").is_file():
@@ -304,7 +307,7 @@ def load_run(folder: str | Path) -> Run:
     check_identity(payload, path, loaded.config["model"], loaded.vocabulary)
     train = loaded.train_data._dataset
     model = loaded.config.model_class(loaded.config, train)
-    loaded.model = with_item_init(model, loaded.config, train)
+    loaded.model = with_item_init(model, loaded.config, train, is_trained=True)
     check_features(folder, getattr(train, "features_used", {}))
     load_weights(loaded.model, payload, path)
     loaded.model.to(loaded.config["device"]).eval()

@@ -20,11 +20,6 @@ from typing import Any
 import torch
 import yaml
 
-try:
-    import fcntl
-except ImportError:  # Windows has no file locks of this kind
-    fcntl = None  # type: ignore[assignment]
-
 from recbole_ext.atomic import replacing
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
@@ -94,41 +89,6 @@ def clear_unused(folder: Path, there: Container[str]) -> None:
             (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it holds something else
         folder.rmdir()
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that would train the same thing into it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as stream:
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def sole_use(folder: Path, rank: int, what: str = "the run folder") -> Iterator[None]:
-    """Hold a run folder; of several processes of one run the first holds it for all.
-
-    Args:
-        folder: The folder.
-        rank: Number of the process.
-        what: What the folder is, for the message.
-
-    Raises:
-        UserError: Another process is at work in it.
-    """
-    if rank != 0 or fcntl is None:
-        yield
-        return
-    with open(folder / ".lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another process is at work in {what} {folder}; wait until it has ended"
-            ) from None
-        yield
 
 
 def write_text(path: Path, text: str) -> None:

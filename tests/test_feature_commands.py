@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -12,12 +13,13 @@ import pytest
 from recbole_ext.cli import main
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.data.features import load_feature
 from recbole_ext.data.training_histories import training_histories
 from recbole_ext.feature_commands import common
 from recbole_ext.feature_commands import texts as text_command
 from recbole_ext.feature_commands import written as written_command
 from recbole_ext.feature_commands.command import COMMANDS
-from recbole_ext.features.build import Encoded
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
@@ -274,3 +276,45 @@ def test_times_are_those_of_the_file(place):
     assert not config["normalize_all"] and not config["normalize_field"]
     histories = training_histories(create_dataset(config).build()[0])
     assert min(time for events in histories.values() for _, time in events) > 8e8
+
+
+def test_a_feature_knows_which_files_it_was_made_for(place, capsys, caplog):
+    """By their bytes, and not by the interactions of a run: these depend on its filters."""
+    item, inter = (place / "data" / "tiny" / f"tiny.{one}" for one in ("item", "inter"))
+    digests = {one: hashlib.sha256(one.read_bytes()).hexdigest()[:16] for one in (item, inter)}
+    assert call(capsys, *TEXT)[0] == 0
+    (place / "likes.json").write_text('{"u1": "a b", "u2": "c"}')
+    likes = ("text", *DATA, "--name=likes", "--texts=likes.json", "--of=user", "--cutoff=9")
+    assert call(capsys, *likes)[0] == 0
+    assert call(capsys, "import", "--dataset=no", "--name=v", f"--file={vectors(place)}")[0] == 0
+    wanted = {
+        "tiny/title": f"tiny.item:{digests[item]}",
+        "tiny/likes": f"tiny.inter:{digests[inter]}",
+        "no/v": None,  # of a dataset that is not here
+    }
+    for name, fingerprint in wanted.items():
+        assert FeatureStore(f"features/{name}").manifest.dataset_fingerprint == fingerprint
+    _, out, _ = call(capsys, "inspect", *DATA, "--name=title")
+    assert f"made for tiny.item:{digests[item]}, as it is here\n" in out
+    config = Config("BPR", "tiny", None, {"data_path": "data"})
+    load_feature(config, create_dataset(config), "title")
+    assert "is another" not in caplog.text
+    with open(item, "a") as stream:
+        stream.write("\nnew\ta title")
+    now = hashlib.sha256(item.read_bytes()).hexdigest()[:16]
+    sentence = (
+        f"feature 'title': tiny.item is another than the one it was made for ({now} here, "
+        f"{digests[item]} then); build it anew, which encodes only what has changed"
+    )
+    _, out, _ = call(capsys, "inspect", *DATA, "--name=title")
+    assert f"{sentence}\n" in out
+    load_feature(config, create_dataset(config), "title")
+    assert sentence in caplog.text
+    assert call(capsys, *TEXT)[0] == 0
+    assert f"tiny.item:{now}, as it is here" in call(capsys, "inspect", *DATA, "--name=title")[1]
+
+
+def vectors(place):
+    """Write a file of RecBole's with one vector; return its path."""
+    (place / "v.emb").write_text("i:token\tv:float_seq\na\t1 2\n")
+    return place / "v.emb"

@@ -10,7 +10,17 @@ import pytest
 from conftest import ROOT
 
 LAYERS = (
-    ("types", "interfaces", "schedules", "paths", "atomic", "malloc", "compat", "_standins"),
+    (
+        "types",
+        "interfaces",
+        "schedules",
+        "paths",
+        "atomic",
+        "locks",
+        "malloc",
+        "compat",
+        "_standins",
+    ),
     ("modules", "index", "features"),
     (
         "data",

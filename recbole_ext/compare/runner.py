@@ -18,7 +18,8 @@ from typing import Any
 from recbole_ext.compare.check import Wanted
 from recbole_ext.compare.earlier import earlier_rows
 from recbole_ext.compare.plan import Planned
-from recbole_ext.run_folder import sole_use, write_text
+from recbole_ext.locks import sole_use
+from recbole_ext.run_folder import write_text
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.data.feature_origin import changed_since
 from recbole_ext.features.manifest import MAY_LEAK, NAME
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
@@ -46,7 +47,8 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
     store = FeatureStore(feature_folder(config, name))
     if store.manifest.of != of:
         raise UserError(
-            f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant"
+            f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant; name "
+            f"another, or build it with --of={of}"
         )
     if store.manifest.dataset != config["dataset"]:
         words = f"feature '{name}' is of dataset '{store.manifest.dataset}', whose tokens may mean"
@@ -65,8 +67,11 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
         raise UserError(
             f"feature '{name}' ({store.folder}) has a vector for none of {n} {of}s: it is of "
             f"dataset '{store.manifest.dataset}', with tokens as {store.rows['token'][0]!r}, where "
-            f"this one has {str(tokens[1])!r}"
+            f"this one has {str(tokens[1])!r}; build it for '{config['dataset']}'"
         )
+    changed = changed_since(config, store.manifest)
+    if changed:
+        logging.getLogger().warning(changed)
     if MAY_LEAK in store.manifest.notes:
         logging.getLogger().warning("feature %s %s", name, MAY_LEAK)
     logging.getLogger().info(

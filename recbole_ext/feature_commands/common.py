@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from recbole_ext.config import Config
+from recbole_ext.data.feature_origin import origin_of
 from recbole_ext.data.features import feature_folder
-from recbole_ext.features.cost import Estimate
+from recbole_ext.feature_commands.options import Feature, FeatureOfData
+from recbole_ext.features.build import Subject
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.features.texts import read_atomic
-from recbole_ext.types import UserError, suggest
-
-OF = ("item", "user")
-"""What a feature has a row for."""
-
-
-def one_of(key: str, value: str, words: tuple[str, ...]) -> None:
-    """Refuse a value that is none of some words."""
-    if value not in words:
-        raise UserError(f"--{key} takes {' or '.join(words)}, not '{value}'{suggest(value, words)}")
+from recbole_ext.features.writing import Texts
 
 
 def config_of(dataset: str, data_path: str | None) -> Config:
@@ -44,9 +35,28 @@ def side_rows(
     return path, read_atomic(path, config["encoding"] or "utf-8", config["field_separator"])
 
 
-def open_feature(dataset: str, name: str, features_dir: str) -> FeatureStore:
+def subject_of(
+    feature: FeatureOfData, kind: str, of: str, is_told: bool = False, read: Texts | None = None
+) -> Subject:
+    """Return what a feature is of, with the version of the dataset's files.
+
+    Args:
+        feature: Which.
+        kind: ``text``, ``image`` or ``vector``.
+        of: ``item`` or ``user``.
+        is_told: Whether it is of what users did, and not of what they are.
+        read: Its texts.
+    """
+    config = config_of(feature.dataset, feature.data_path)
+    origin = origin_of(config, ("inter",) if is_told else (of, "inter"))
+    cutoff, notes = (read.cutoff, read.notes) if read else (None, ())
+    return Subject(feature.name, kind, of, feature.dataset, origin, cutoff, notes)
+
+
+def open_feature(feature: Feature) -> FeatureStore:
     """Return a stored feature."""
-    return FeatureStore(feature_folder({"features_dir": features_dir, "dataset": dataset}, name))
+    place = {"features_dir": feature.features_dir, "dataset": feature.dataset}
+    return FeatureStore(feature_folder(place, feature.name))
 
 
 def say(store: FeatureStore) -> None:
@@ -57,23 +67,9 @@ def say(store: FeatureStore) -> None:
         f"{store.folder}: {manifest.n_present} of {manifest.shape[0]} {manifest.of}s, {shape} "
         f"{manifest.dtype}, by {manifest.source.encoder}"
     )
+    if manifest.n_cut:
+        settings = manifest.source.settings
+        limit = settings.get("tokens") or settings.get("max_length")
+        print(f"  {manifest.n_cut} of {manifest.n_present} texts were cut off after {limit} tokens")
     for problem, n in problems.value_counts().head(5).items():
         print(f"  {n} without: {problem}")
-
-
-def ask(yes: bool) -> Callable[[Estimate], bool]:
-    """Return what shows an estimate and asks whether to go on.
-
-    Args:
-        yes: Whether the answer is known.
-    """
-
-    def decide(estimate: Estimate) -> bool:
-        print(estimate)
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise UserError("nobody is there to confirm this; give --yes")
-        return input("send them? [y/N] ").strip().lower() in ("y", "yes")
-
-    return decide

@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from recbole_ext.feature_commands.common import OF, one_of, say
-from recbole_ext.features.build import Subject
+from recbole_ext.feature_commands.common import say, subject_of
+from recbole_ext.feature_commands.options import FeatureOfData, Kept, at_least, at_most, one_of
+from recbole_ext.features.build import Building
 from recbole_ext.features.image_feature import image_feature
+from recbole_ext.features.images import image_hash, read_images
+from recbole_ext.features.open_clip_encoder import TOKENS, OpenClipEncoder
+
+MOST_PICTURES = 1000
+"""Of an item: each has a place in the array, whether an item has so many or not."""
 
 
-def encode_images(
-    dataset: str,
-    name: str,
-    images: str,
-    arch: str,
-    pretrained: str | None = None,
-    tokens: str = "global",
-    pictures: int | None = None,
-    of: str = "item",
-    device: str = "auto",
-    batch_size: int = 64,
-    dtype: str = "float16",
-    features_dir: str = "features",
-) -> None:
-    """Encode pictures by open_clip, one vector for each or one for each of its patches.
+@dataclass(frozen=True)
+class Tower:
+    """The image tower, and what of its output is kept.
 
-    Args:
-        dataset: Dataset.
-        name: Of the feature.
-        images: Folder of files named by their tokens, or a CSV with columns item_id and file.
+    Attributes:
         arch: Architecture of open_clip, as ViT-B-32.
         pretrained: A tag of it, a file of weights, or random (for trials: they know nothing).
         tokens: global, or patches.
         pictures: How many pictures of an item have vectors of their own; without it one vector
             stands for all of them.
-        of: item or user.
         device: auto, cpu or cuda.
-        batch_size: Items that are encoded together.
-        dtype: float16 or float32.
-        features_dir: Where to: features_dir/dataset/name.
     """
-    one_of("of", of, OF)
+
+    arch: str
+    pretrained: str | None = None
+    tokens: str = "global"
+    pictures: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("tokens", self.tokens, TOKENS)
+        at_least(1, pictures=self.pictures)
+        at_most(MOST_PICTURES, pictures=self.pictures)
+
+
+def encode_images(
+    feature: FeatureOfData, tower: Tower, kept: Kept, images: str, batch_size: int = 64
+) -> None:
+    """Encode pictures by open_clip, one vector for each or one for each of its patches.
+
+    Args:
+        feature: Where to.
+        tower: What encodes them.
+        kept: What is kept.
+        images: Folder of files named by their tokens, or a CSV with columns item_id and file.
+        batch_size: Items that are encoded together.
+    """
+    at_least(1, batch_size=batch_size)
+    pictures = read_images(images)
     store = image_feature(
-        Path(features_dir) / dataset / name,
-        images,
-        Subject(name, "image", of, dataset),
-        arch=arch,
-        pretrained=pretrained,
-        tokens=tokens,
-        pictures=pictures,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
+        feature.folder,
+        pictures,
+        subject_of(feature, "image", kept.of),
+        OpenClipEncoder(**vars(tower)),
+        Building(kept.dtype, batch_size, hash_of=image_hash),
     )
     say(store)

@@ -2,108 +2,160 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_ext import __version__
-from recbole_ext.feature_commands.common import OF, ask, one_of, say, side_rows
-from recbole_ext.features.build import Encoder, Subject, build
-from recbole_ext.features.cost import confirming
+from recbole_ext.feature_commands.common import say, side_rows, subject_of
+from recbole_ext.feature_commands.options import (
+    SERVER,
+    FeatureOfData,
+    Kept,
+    Server,
+    at_least,
+    refuse_given,
+)
+from recbole_ext.features.build import Building, build
 from recbole_ext.features.embeddings import EndpointEncoder
-from recbole_ext.features.endpoint import Endpoint
+from recbole_ext.features.encoded import Encoder
 from recbole_ext.features.profiles import import_texts
 from recbole_ext.features.text_encoders import MINILM, SentenceEncoder
 from recbole_ext.features.texts import read_texts, render
 from recbole_ext.features.writing import Texts
 from recbole_ext.types import UserError
 
-SERVER = "endpoint:"
-"""Before the name of a model that a server has."""
+
+@dataclass(frozen=True)
+class Contents:
+    """Where the texts are.
+
+    Attributes:
+        template: Text of an item made of its fields, as "{movie_title} ({release_year}). {genre}".
+        texts: Instead a file token -> text: .json, .jsonl, .csv, .tsv or .parquet.
+    """
+
+    template: str = ""
+    texts: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.template) == bool(self.texts):
+            raise UserError(
+                'features text needs --template="{title}", of fields of the dataset, or '
+                "--texts=FILE; give one of them"
+            )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """When texts on users were written.
+
+    Attributes:
+        cutoff: Time up to which interactions went into a file of texts on users.
+        i_know_it_may_leak: Take texts on users though nobody knows; the manifest says so.
+    """
+
+    cutoff: float | None = None
+    i_know_it_may_leak: bool = False
+
+    def __post_init__(self) -> None:
+        if self.i_know_it_may_leak and self.cutoff is not None:
+            raise UserError("--cutoff and --i_know_it_may_leak exclude each other; give one")
+
+
+@dataclass(frozen=True)
+class Local:
+    """What an encoder on this machine reads and keeps.
+
+    Attributes:
+        tokens: Keep vectors of so many first tokens of a text, and not one for all of it.
+        max_length: Tokens of a text that are read; the encoder's own limit by default.
+        revision: Of a hub id.
+        device: auto, cpu or cuda.
+    """
+
+    tokens: int = 0
+    max_length: int | None = None
+    revision: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        at_least(0, tokens=self.tokens)
+        at_least(1, max_length=self.max_length)
 
 
 def encode_texts(
-    dataset: str,
-    name: str,
-    template: str = "",
-    texts: str = "",
-    of: str = "item",
+    feature: FeatureOfData,
+    contents: Contents,
+    origin: Origin,
+    local: Local,
+    server: Server,
+    kept: Kept,
     encoder: str = MINILM,
-    cutoff: float | None = None,
-    i_know_it_may_leak: bool = False,
-    tokens: int = 0,
-    max_length: int | None = None,
-    revision: str | None = None,
-    device: str | None = None,
     batch_size: int = 64,
-    dtype: str = "float16",
-    requests_per_minute: float | None = None,
-    price_per_million: float | None = None,
-    yes: bool = False,
-    data_path: str | None = None,
-    features_dir: str = "features",
 ) -> None:
     """Encode texts: the fields of a dataset's .item (or .user) file, or those of a file of texts.
 
     Args:
-        dataset: Dataset.
-        name: Of the feature.
-        template: Text of an item made of its fields, as "{movie_title} ({release_year}). {genre}".
-        texts: Instead a file token -> text: .json, .jsonl, .csv, .tsv or .parquet.
-        of: item or user.
+        feature: Where to.
+        contents: Of what.
+        origin: Of texts on users.
+        local: How an encoder on this machine works.
+        server: How one elsewhere is asked.
+        kept: What is kept.
         encoder: minilm, a hub id, a folder with a saved sentence-transformers model, or
             endpoint:MODEL for a server of OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY).
-        cutoff: Time up to which interactions went into a file of texts on users.
-        i_know_it_may_leak: Take texts on users though nobody knows; the manifest says so.
-        tokens: Keep vectors of so many first tokens of a text, and not one for all of it.
-        max_length: Tokens of a text that are read; the encoder's own limit by default.
-        revision: Of a hub id.
-        device: cpu or cuda; a GPU is taken where there is one.
         batch_size: Texts that are encoded together.
-        dtype: float16 or float32.
-        requests_per_minute: Limit for a server.
-        price_per_million: Tokens; for the estimate before a server is asked.
-        yes: Do not ask before a server is.
-        data_path: Folder of the datasets.
-        features_dir: Where to: features_dir/dataset/name.
     """
-    one_of("of", of, OF)
-    if bool(template) == bool(texts):
-        raise UserError(
-            'features text needs --template="{title}", of fields of the dataset, or --texts=FILE'
-        )
-    if template:
-        path, rows = side_rows(dataset, of, data_path)
-        read = Texts(render(rows, template, path))
-    elif of == "user":
-        read = import_texts(texts, cutoff, i_know_it_may_leak)
+    at_least(1, batch_size=batch_size)
+    is_served = encoder.startswith(SERVER)
+    if is_served:
+        refuse_given(local, "an encoder on this machine, not for a server")
     else:
-        read = Texts(read_texts(texts))
-    settings: dict[str, Any] = {"template": template} if template else {}
-    made: Encoder
-    if encoder.startswith(SERVER):
-        server = Endpoint(requests_per_minute=requests_per_minute)
-        made = EndpointEncoder(server, encoder.removeprefix(SERVER), request_size=batch_size)
-    else:
-        made = SentenceEncoder(
-            encoder,
-            settings,
-            tokens=tokens,
-            max_length=max_length,
-            revision=revision,
-            device=device,
-            batch_size=batch_size,
-        )
-    notes = (f"texts of {Path(texts).name}",) if texts else ()
+        refuse_given(server, "a server (--encoder=endpoint:MODEL)")
+    read = _read(feature, contents, origin, kept.of)
+    made = (
+        _of_server(server, encoder, batch_size)
+        if is_served
+        else _of_this_machine(encoder, local, contents.template, batch_size)
+    )
+    is_told = kept.of == "user" and bool(contents.texts)
     store = build(
-        Path(features_dir) / dataset / name,
+        feature.folder,
         read.texts,
         made,
-        Subject(name, "text", of, dataset, cutoff=read.cutoff, notes=(*notes, *read.notes)),
-        package=__version__,
-        dtype=dtype,
-        cutoffs=read.cutoffs,
-        confirm=confirming(ask(yes), price_per_million=price_per_million)
-        if encoder.startswith(SERVER)
-        else None,
+        subject_of(feature, "text", kept.of, is_told, read),
+        Building(kept.dtype, confirm=server.confirm() if is_served else None),
+        read.cutoffs,
     )
     say(store)
+
+
+def _read(feature: FeatureOfData, contents: Contents, origin: Origin, of: str) -> Texts:
+    template, texts = contents.template, contents.texts
+    note = f"texts of {Path(texts).name}"
+    if of == "user" and texts:
+        read = import_texts(texts, origin.cutoff, origin.i_know_it_may_leak)
+        return replace(read, notes=(note, *read.notes))
+    refuse_given(origin, "texts on users from a file (--texts=FILE --of=user)")
+    if texts:
+        return Texts(read_texts(texts), notes=(note,))
+    path, rows = side_rows(feature.dataset, of, feature.data_path)
+    return Texts(render(rows, template, path))
+
+
+def _of_server(server: Server, encoder: str, request_size: int) -> Encoder:
+    model = encoder.removeprefix(SERVER)
+    if not model:
+        raise UserError(f"--encoder={SERVER} names no model; write --encoder={SERVER}MODEL")
+    return EndpointEncoder(server.endpoint(), model, request_size=request_size)
+
+
+def _of_this_machine(encoder: str, local: Local, template: str, batch_size: int) -> Encoder:
+    if not encoder:
+        raise UserError(f"--encoder is empty; name {MINILM}, a hub id or a folder")
+    if local.revision and (encoder == MINILM or Path(encoder).is_dir()):
+        raise UserError(
+            f"--revision is of a hub id, and would do nothing for '{encoder}'; leave it out"
+        )
+    settings: dict[str, Any] = {"template": template} if template else {}
+    return SentenceEncoder(encoder, settings, batch_size=batch_size, **vars(local))

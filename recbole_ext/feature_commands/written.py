@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 from recbole_ext.data.build import create_dataset
 from recbole_ext.data.check import check_files
 from recbole_ext.data.training_histories import training_histories
-from recbole_ext.feature_commands.common import ask, config_of, side_rows
-from recbole_ext.feature_commands.texts import SERVER
-from recbole_ext.features.cost import confirming
-from recbole_ext.features.endpoint import Endpoint
+from recbole_ext.feature_commands.common import config_of, side_rows
+from recbole_ext.feature_commands.options import (
+    SERVER,
+    FeatureOfData,
+    WritingServer,
+    at_least,
+    refuse_given,
+)
 from recbole_ext.features.llm import EndpointWriter, LocalWriter, Writer
 from recbole_ext.features.profiles import (
     DESCRIPTION,
@@ -24,141 +28,146 @@ from recbole_ext.features.profiles import (
 from recbole_ext.features.writing import TEXTS, write_texts
 from recbole_ext.types import UserError
 
+SHARE = 0.5
+"""Of each user's training history, which a profile tells of by default."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What writes.
+
+    Attributes:
+        writer: A folder or hub id of a causal language model, or endpoint:MODEL for a server.
+        max_new_tokens: Most tokens of a text.
+    """
+
+    writer: str
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        at_least(1, max_new_tokens=self.max_new_tokens)
+        if not self.writer.removeprefix(SERVER):
+            raise UserError(
+                f"--writer='{self.writer}' names no model; name a folder, a hub id or {SERVER}MODEL"
+            )
+
+
+@dataclass(frozen=True)
+class History:
+    """What of a user's history is told, and how.
+
+    Attributes:
+        share: Each user's cut-off ends this share of the training history (by default 0.5); what
+            comes after it can be trained on with the text.
+        cutoff: Instead one time for all users.
+        line: How an item reads in the prompt, as "{title} ({genre})".
+        max_items: The latest so many items.
+        users: Only so many users, for a trial.
+    """
+
+    share: float | None = None
+    cutoff: float | None = None
+    line: str | None = None
+    max_items: int = 50
+    users: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, max_items=self.max_items, users=self.users)
+        if self.share is not None and self.cutoff is not None:
+            raise UserError("--share and --cutoff exclude each other; give one")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise UserError(f"--share takes a number above 0, up to 1, not {self.share}")
+
 
 def write_profiles(
-    dataset: str,
-    name: str,
-    writer: str,
-    share: float = 0.5,
-    cutoff: float | None = None,
+    feature: FeatureOfData,
+    writing: Writing,
+    history: History,
+    server: WritingServer,
     template: str = "",
-    line: str | None = None,
-    max_items: int = 50,
-    max_new_tokens: int = 256,
-    users: int | None = None,
-    requests_per_minute: float | None = None,
-    price_per_million: float | None = None,
-    written_price_per_million: float | None = None,
-    yes: bool = False,
-    data_path: str | None = None,
-    features_dir: str = "features",
 ) -> None:
     """Have the taste of each user written up from the training history up to a cut-off.
 
     Args:
-        dataset: Dataset.
-        name: Of the texts.
-        writer: A folder or hub id of a causal language model, or endpoint:MODEL for a server.
-        share: Each user's cut-off ends this share of the training history; what comes after it can
-            be trained on with the text.
-        cutoff: Instead one time for all users.
+        feature: Where to: features_dir/dataset/name/texts.parquet.
+        writing: What writes.
+        history: What is told.
+        server: How one is asked.
         template: File of the prompt, with {history}.
-        line: How an item reads in it, as "{title} ({genre})".
-        max_items: The latest so many items.
-        max_new_tokens: Most tokens of a text.
-        users: Only so many users, for a trial.
-        requests_per_minute: Limit for a server.
-        price_per_million: Tokens sent; for the estimate before a server is asked.
-        written_price_per_million: Tokens written.
-        yes: Do not ask before a server is.
-        data_path: Folder of the datasets.
-        features_dir: Where to: features_dir/dataset/name/texts.parquet.
     """
-    config = config_of(dataset, data_path)
+    _check(writing, server)
+    used = read_template(template) if template else PROFILE
+    config = config_of(feature.dataset, feature.data_path)
     check_files(config)
     histories = training_histories(create_dataset(config).build()[0])
-    histories = dict(list(histories.items())[:users])
-    _, items = side_rows(dataset, "item", data_path)
+    histories = dict(list(histories.items())[: history.users])
+    _, items = side_rows(feature.dataset, "item", feature.data_path)
+    cutoff = history.cutoff
     prompts, cutoffs = profile_prompts(
         histories,
         items,
-        own_cutoffs(histories, share) if cutoff is None else cutoff,
-        template=read_template(template) if template else PROFILE,
-        line=line,
-        max_items=max_items,
+        own_cutoffs(histories, history.share or SHARE) if cutoff is None else cutoff,
+        template=used,
+        line=history.line,
+        max_items=history.max_items,
     )
-    folder = Path(features_dir) / dataset / name
-    prices = price_per_million, written_price_per_million
-    made = _writer(writer, max_new_tokens, requests_per_minute)
-    _write(folder, prompts, made, cutoffs, yes, max_new_tokens, prices)
-    _say(folder, dataset, name, "user")
+    _write(feature, prompts, cutoffs, writing, server)
+    _say(feature, "user")
 
 
 def write_descriptions(
-    dataset: str,
-    name: str,
-    writer: str,
+    feature: FeatureOfData,
+    writing: Writing,
+    server: WritingServer,
     template: str = "",
-    max_new_tokens: int = 256,
     items: int | None = None,
-    requests_per_minute: float | None = None,
-    price_per_million: float | None = None,
-    written_price_per_million: float | None = None,
-    yes: bool = False,
-    data_path: str | None = None,
-    features_dir: str = "features",
 ) -> None:
     """Have each item described from its fields.
 
     Args:
-        dataset: Dataset.
-        name: Of the texts.
-        writer: A folder or hub id of a causal language model, or endpoint:MODEL for a server.
+        feature: Where to: features_dir/dataset/name/texts.parquet.
+        writing: What writes.
+        server: How one is asked.
         template: File of the prompt, with {fields} or fields by their names.
-        max_new_tokens: Most tokens of a text.
         items: Only so many items, for a trial.
-        requests_per_minute: Limit for a server.
-        price_per_million: Tokens sent; for the estimate before a server is asked.
-        written_price_per_million: Tokens written.
-        yes: Do not ask before a server is.
-        data_path: Folder of the datasets.
-        features_dir: Where to: features_dir/dataset/name/texts.parquet.
     """
-    _, rows = side_rows(dataset, "item", data_path)
-    rows = dict(list(rows.items())[:items])
+    at_least(1, items=items)
+    _check(writing, server)
     used = read_template(template) if template else DESCRIPTION
-    folder = Path(features_dir) / dataset / name
-    prices = price_per_million, written_price_per_million
-    made = _writer(writer, max_new_tokens, requests_per_minute)
-    prompts = description_prompts(rows, template=used)
-    _write(folder, prompts, made, None, yes, max_new_tokens, prices)
-    _say(folder, dataset, name, "item")
+    _, rows = side_rows(feature.dataset, "item", feature.data_path)
+    prompts = description_prompts(dict(list(rows.items())[:items]), template=used)
+    _write(feature, prompts, None, writing, server)
+    _say(feature, "item")
 
 
-def _writer(name: str, max_new_tokens: int, requests_per_minute: float | None) -> Writer:
-    if max_new_tokens < 1:
-        raise UserError(f"--max_new_tokens={max_new_tokens}: a text has one token or more")
-    if not name.startswith(SERVER):
-        return LocalWriter(name, max_new_tokens=max_new_tokens)
-    server = Endpoint(requests_per_minute=requests_per_minute)
-    settings = {"max_tokens": max_new_tokens, "temperature": 0}
-    return EndpointWriter(server, name.removeprefix(SERVER), settings)
+def _check(writing: Writing, server: WritingServer) -> None:
+    if not writing.writer.startswith(SERVER):
+        refuse_given(server, "a server (--writer=endpoint:MODEL)")
 
 
 def _write(
-    folder: Path,
+    feature: FeatureOfData,
     prompts: Mapping[str, str | None],
-    writer: Writer,
     cutoffs: Mapping[str, float] | None,
-    yes: bool,
-    max_new_tokens: int,
-    prices: tuple[float | None, float | None],
+    writing: Writing,
+    server: WritingServer,
 ) -> None:
     confirm = None
-    if isinstance(writer, EndpointWriter):
-        confirm = confirming(
-            ask(yes),
-            max_new_tokens=max_new_tokens,
-            price_per_million=prices[0],
-            written_price_per_million=prices[1],
-        )
-    texts = write_texts(folder, prompts, writer, cutoffs=cutoffs, confirm=confirm).texts
+    writer: Writer
+    if writing.writer.startswith(SERVER):
+        settings = {"max_tokens": writing.max_new_tokens, "temperature": 0}
+        model = writing.writer.removeprefix(SERVER)
+        writer = EndpointWriter(server.endpoint(), model, settings)
+        confirm = server.confirm(writing.max_new_tokens)
+    else:
+        writer = LocalWriter(writing.writer, max_new_tokens=writing.max_new_tokens)
+    texts = write_texts(feature.folder, prompts, writer, cutoffs=cutoffs, confirm=confirm).texts
     n_written = sum(text is not None for text in texts.values())
-    print(f"{folder / TEXTS}: {n_written} of {len(texts)} texts")
+    print(f"{feature.folder / TEXTS}: {n_written} of {len(texts)} texts")
 
 
-def _say(folder: Path, dataset: str, name: str, of: str) -> None:
+def _say(feature: FeatureOfData, of: str) -> None:
     print(
-        f"encode them: recbole-ext features text --dataset={dataset} --name={name}_minilm "
-        f"--texts={folder / TEXTS} --of={of}"
+        f"encode them: recbole-ext features text --dataset={feature.dataset} "
+        f"--name={feature.name}_minilm --texts={feature.folder / TEXTS} --of={of}"
     )

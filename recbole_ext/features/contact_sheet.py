@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from recbole_ext.atomic import replacing
-from recbole_ext.features.build import NoContent
+from recbole_ext.features.encoded import NoContent
 from recbole_ext.features.images import Pictures, open_image
 from recbole_ext.features.inspect import nearest, pooled
 from recbole_ext.features.store import FeatureStore
@@ -17,6 +17,7 @@ from recbole_ext.types import UserError
 
 CAPTION_LINES, FONT_SIZE, GAP = 3, 11, 8
 LINE = FONT_SIZE + 3
+MOST_THUMBNAILS = 2000
 
 
 def contact_sheet(
@@ -49,14 +50,13 @@ def contact_sheet(
     Raises:
         UserError: Fewer than two items have a vector, or the numbers are none to draw.
     """
-    if min(n_items, n_neighbours, side) < 1:
-        raise UserError(
-            f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
-            "is none; all three are numbers from 1"
-        )
+    _check(n_items, n_neighbours, side)
     present = np.flatnonzero(store.rows["present"].to_numpy(bool))  # [n]
     if len(present) < 2:
-        raise UserError(f"{store.folder}: neighbours need two rows with vectors")
+        raise UserError(
+            f"{store.folder}: neighbours need two rows with vectors; build the feature of more "
+            f"{store.manifest.of}s"
+        )
     draw = np.random.default_rng(seed).permutation(len(present))[:n_items]  # [n_items]
     found, cosines = nearest(pooled(store, present), draw, n_neighbours)  # [n_items, K] twice
     tokens = store.rows["token"].to_numpy(object)[present]
@@ -72,6 +72,19 @@ def contact_sheet(
     with replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG")
     return rows
+
+
+def _check(n_items: int, n_neighbours: int, side: int) -> None:
+    if min(n_items, n_neighbours, side) < 1:
+        raise UserError(
+            f"a contact sheet of {n_items} items with {n_neighbours} neighbours of {side} pixels "
+            "is none; all three are numbers from 1"
+        )
+    if n_items * (n_neighbours + 1) > MOST_THUMBNAILS:
+        raise UserError(
+            f"a contact sheet of {n_items} items with {n_neighbours} neighbours has more than "
+            f"{MOST_THUMBNAILS} pictures; ask for fewer"
+        )
 
 
 def _draw(

@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ext.features.build import Encoded
 from recbole_ext.features.cost import tokens_of
-from recbole_ext.features.endpoint import Endpoint, TooLong
+from recbole_ext.features.encoded import Encoded
+from recbole_ext.features.endpoint import BadRequest, Endpoint, TooLong
 from recbole_ext.features.manifest import Source
 from recbole_ext.types import UserError
+
+HARMLESS = "a"
+"""A text that no server refuses for what it says."""
 
 
 class EndpointEncoder:
     """Encodes by ``/embeddings``.
 
-    A text that is too long for the model is a problem of its row; the others of its request are
-    sent again without it.
+    A text that the server refuses (it is too long, or not to its liking) is a problem of its row;
+    the others of its request are sent again without it. Where it refuses any text, it is asked no
+    further.
 
     Args:
         endpoint: The server.
@@ -40,6 +44,7 @@ class EndpointEncoder:
         # A server does not tell which weights it has: its place and the model's name stand for it.
         self.source = Source(model, model, {"endpoint": endpoint.url, **self.settings})
         self._size: int | None = None  # D, once a vector is known
+        self._answers = False  # whether there was a vector ever
 
     def encode(self, contents: Sequence[str]) -> Encoded:
         """Return the vectors of texts, [b, D] in float32."""
@@ -65,12 +70,27 @@ class EndpointEncoder:
         body = {"model": self.model, "input": list(texts), "encoding_format": "float"}
         try:
             found = self.endpoint.post("embeddings", {**body, **self.settings}, tokens_of(texts))
-        except TooLong as error:
+        except BadRequest as error:
+            if not isinstance(error, TooLong):
+                self._check(error)
             if len(texts) == 1:
                 return [str(error)]
             middle = len(texts) // 2
             return self._ask(texts[:middle]) + self._ask(texts[middle:])
-        return list(self._in_order(found, len(texts)))
+        vectors = self._in_order(found, len(texts))
+        self._answers = True
+        return list(vectors)
+
+    def _check(self, error: BadRequest) -> None:
+        """Raise an error that is not about its text: a harmless text gets it too."""
+        if self._answers:
+            return
+        body = {"model": self.model, "input": [HARMLESS], "encoding_format": "float"}
+        try:
+            self.endpoint.post("embeddings", {**body, **self.settings}, tokens_of([HARMLESS]))
+        except BadRequest:
+            raise error from None
+        self._answers = True
 
     def _in_order(self, found: dict[str, Any], n: int) -> list[np.ndarray]:
         """Return the n vectors of an answer in the order of the texts: an answer has its own."""
@@ -83,5 +103,5 @@ class EndpointEncoder:
             pass
         raise UserError(
             f"{self.endpoint.url}: the answer of model '{self.model}' has no vector for each of "
-            f"{n} texts; is it a model of embeddings?"
+            f"{n} texts; is it a model of embeddings? name one that is"
         )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_ext.atomic import replacing
-from recbole_ext.features.build import Encoded, NoContent, text_hash
+from recbole_ext.features.encoded import Encoded, NoContent, text_hash
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.types import UserError, suggest
@@ -49,8 +48,14 @@ def read_atomic_vectors(
         UserError: Naming the file and the line.
     """
     found: dict[str, np.ndarray] = {}
-    with _opened(path) as stream:
-        lines = csv.reader(stream, delimiter=separator, quoting=csv.QUOTE_NONE)
+    try:
+        stream = open(path, encoding="utf-8", newline="")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; name a file that is there"
+        ) from None
+    with stream:
+        lines = _split(stream, separator, path)
         head = next(lines, [])
         columns = [i for i, column in enumerate(head) if column.endswith(":float_seq")]
         if len(columns) != 1:
@@ -59,27 +64,37 @@ def read_atomic_vectors(
                 f"ent_id:token<TAB>ent_emb:float_seq; it has {len(columns)} of that type"
             )
         for number, line in enumerate(lines, 2):
-            if not line:
+            if line == [""]:
                 continue
             try:
                 vector = np.array(line[columns[0]].split(within), dtype=np.float32)  # [D]
             except (ValueError, IndexError):
-                raise UserError(f"{path}, line {number}: no vector of numbers") from None
+                raise UserError(
+                    f"{path}, line {number}: no vector of numbers; write '{within}' between them"
+                ) from None
             _add(found, line[0], vector, f"{path}, line {number}")
     return found
 
 
-def _opened(path: Path) -> TextIO:
+def _split(stream: TextIO, separator: str, path: Path) -> Iterator[list[str]]:
+    """Yield the columns of each line; unlike ``csv`` it takes a column of any length."""
     try:
-        return open(path, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        for line in stream:
+            yield line.rstrip("\r\n").split(separator)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"cannot read {path}: it is no text in UTF-8 ({error.reason}); name RecBole's file, or "
+            "an .npy array with --mapping"
+        ) from None
 
 
 def _add(found: dict[str, np.ndarray], token: str, vector: np.ndarray, where: str) -> None:
     first = next(iter(found.values()), vector)
     if vector.shape != first.shape:
-        raise UserError(f"{where}: {len(vector)} numbers where the first vector has {len(first)}")
+        raise UserError(
+            f"{where}: {len(vector)} numbers where the first vector has {len(first)}; all are of "
+            "one length"
+        )
     if token in found:
         raise UserError(f"{where}: the token '{token}' is there already; keep one")
     found[token] = vector
@@ -99,22 +114,40 @@ def read_mmrec(values: Path, mapping: Path, token: str | None = None) -> dict[st
     try:
         array = np.load(values, mmap_mode="r", allow_pickle=False)
         table = pd.read_csv(mapping, sep="\t", dtype=str)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {values} and {mapping}: {error}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"cannot read {values} and {mapping}: {error}; an array of numpy and a table with tabs "
+            "are meant"
+        ) from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{values} holds several arrays; save one by numpy.save")
     if array.ndim != 2:
-        raise UserError(f"{values} has shape {array.shape}, and [items, size] is meant")
+        raise UserError(f"{values} has shape {array.shape}; save one of [items, size]")
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{values} holds no numbers ({array.dtype}); save an array of numbers")
     if "itemID" not in table:
-        raise UserError(f"{mapping} has no column 'itemID' (its columns are {', '.join(table)})")
+        raise UserError(
+            f"{mapping} has no column 'itemID' (its columns are {', '.join(table)}); name the one "
+            "with the numbers so"
+        )
     others = [column for column in table if column != "itemID"]
     if token is None and len(others) == 1:
         token = others[0]
     if token not in others:
         hint = suggest(token, others) if token else ""
         raise UserError(f"{mapping}: name its column of tokens, one of {', '.join(others)}{hint}")
-    numbers = table["itemID"].astype(int)
+    numbers = pd.to_numeric(table["itemID"], errors="coerce")
+    bad = table["itemID"][numbers.isna() | (numbers % 1 != 0)]
+    if len(bad):
+        raise UserError(
+            f"{mapping}: itemID '{bad.iloc[0]}' is no number; it takes the row of each item in "
+            f"{values}, from 0"
+        )
+    numbers = numbers.astype(int)
     if numbers.min() < 0 or numbers.max() >= len(array):
         raise UserError(
-            f"{mapping} numbers items up to {numbers.max()}, and {values} has {len(array)} rows"
+            f"{mapping} numbers items from {numbers.min()} to {numbers.max()}, and {values} has "
+            f"{len(array)} rows; take the mapping that was made for it"
         )
     found: dict[str, np.ndarray] = {}
     for name, number in zip(table[token], numbers, strict=True):

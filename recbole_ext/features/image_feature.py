@@ -3,70 +3,42 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from recbole_ext import __version__
-from recbole_ext.features.build import Subject, build
-from recbole_ext.features.images import image_hash, read_images
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.images import Pictures
 from recbole_ext.features.open_clip_encoder import OpenClipEncoder
 from recbole_ext.features.store import FeatureStore
 
 
 def image_feature(
     folder: str | Path,
-    source: str | Path,
+    pictures: Mapping[str, Pictures | None],
     subject: Subject,
-    *,
-    arch: str,
-    pretrained: str | None = None,
-    tokens: str = "global",
-    pictures: int | None = None,
-    batch_size: int = 64,
-    device: str = "auto",
-    dtype: str = "float16",
-    show_progress: bool = True,
+    encoder: OpenClipEncoder,
+    how: Building,
 ) -> FeatureStore:
-    """Build the feature of a folder or a list of pictures, or bring it up to date.
+    """Build the feature of some pictures, or bring it up to date.
 
     Args:
         folder: Where the feature goes.
-        source: Folder of pictures or CSV of their files; see
-            :func:`~recbole_ext.features.images.read_images`.
+        pictures: Token -> its files, from :func:`~recbole_ext.features.images.read_images`.
         subject: What the feature is of.
-        arch: Architecture of open_clip.
-        pretrained: A tag of it, a file of weights, or ``random``.
-        tokens: ``global`` or ``patches``.
-        pictures: How many pictures of a token have vectors of their own; without it one vector
-            stands for all, or the patches of the first.
-        batch_size: Tokens that are encoded, and kept on disk, at a time.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        dtype: Of the stored vectors, ``float16`` or ``float32``.
-        show_progress: Whether there is a progress bar.
+        encoder: Makes the vectors.
+        how: See :class:`~recbole_ext.features.build.Building`; its ``hash_of`` is ``image_hash``.
 
     Returns:
         The feature, [n, D] for one global vector, else [n, T * P, D] with a mask.
 
     Raises:
-        UserError: The pictures, the architecture or its weights are not there, or no picture can
-            be read.
+        UserError: No picture can be read.
     """
-    contents = read_images(source)
-    encoder = OpenClipEncoder(arch, pretrained, tokens=tokens, pictures=pictures, device=device)
     subject = replace(subject, kind="image", notes=(*subject.notes, *encoder.notes))
-    store = build(
-        folder,
-        contents,
-        encoder,
-        subject,
-        package=__version__,
-        dtype=dtype,
-        batch_size=batch_size,
-        hash_of=image_hash,
-        show_progress=show_progress,
-    )
+    store = build(folder, pictures, encoder, subject, how)
     limit = encoder.limit
-    n_cut = sum(len(paths or ()) > limit for paths in contents.values()) if limit else 0
+    n_cut = sum(len(paths or ()) > limit for paths in pictures.values()) if limit else 0
     _report(store, n_cut)
     return store
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from recbole_ext.features.build import NoContent
+from recbole_ext.features.encoded import NoContent
 from recbole_ext.types import UserError, suggest
 
 Pictures = tuple[Path, ...]
@@ -51,15 +51,18 @@ def read_images(source: str | Path) -> dict[str, Pictures | None]:
         return _of_folder(source)
     if source.suffix.lower() != ".csv":
         raise UserError(
-            f"{source} is no folder of pictures and no .csv of their files"
-            if source.exists()
-            else f"there is no folder or file {source}"
+            (
+                f"{source} is no folder of pictures and no .csv of their files"
+                if source.exists()
+                else f"there is no folder or file {source}"
+            )
+            + "; name a folder of pictures or a CSV (item_id,file)"
         )
     try:
         with open(source, encoding="utf-8", newline="") as stream:
             return _of_rows(source, csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {source}: {error}") from None
+        raise UserError(f"cannot read {source}: {error}; save it as UTF-8, with commas") from None
 
 
 def _of_folder(folder: Path) -> dict[str, Pictures | None]:
@@ -75,7 +78,10 @@ def _of_folder(folder: Path) -> dict[str, Pictures | None]:
             )
         found[path.stem] = (path,)
     if not found:
-        raise UserError(f"{folder} has no file that ends in {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"{folder} has no file that ends in {', '.join(SUFFIXES)}; name another folder, or "
+            "a CSV (item_id,file)"
+        )
     return found
 
 
@@ -98,7 +104,7 @@ def _of_rows(path: Path, lines: Iterator[list[str]]) -> dict[str, Pictures | Non
         if len(line) != len(columns):
             raise UserError(
                 f"{path}, line {number}: {len(line)} columns where the first line has "
-                f"{len(columns)}"
+                f"{len(columns)}; write as many"
             )
         files = found.setdefault(line[0], [])
         if not line[column].strip():
@@ -110,7 +116,7 @@ def _of_rows(path: Path, lines: Iterator[list[str]]) -> dict[str, Pictures | Non
             )
         files.append(file)
     if not found:
-        raise UserError(f"{path} has no row below its first line")
+        raise UserError(f"{path} has no row below its first line; write a row for each picture")
     return {token: tuple(files) or None for token, files in found.items()}
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from recbole_ext.features.build import text_hash
 from recbole_ext.features.cost import tokens_of
+from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.endpoint import BadRequest, Endpoint, ServerFailed
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.text_encoders import weights_hash
@@ -86,7 +86,7 @@ class EndpointWriter:
         except (KeyError, IndexError, TypeError, AttributeError):
             raise UserError(
                 f"{self.endpoint.url}: the answer of model '{self.model}' has no message; is it a "
-                "model of chat?"
+                "model of chat? name one that is"
             ) from None
         if reason == "content_filter":
             return Written(None, "the server's content filter held the answer back")

@@ -56,8 +56,10 @@ class Manifest:
         generation: Part of the names of the files that belong together.
         date: When it was built, ISO 8601 in UTC.
         package: Version of this package.
-        dataset_fingerprint: Of the interactions it was made for, where that matters.
+        dataset_fingerprint: Which file of the dataset it was made for, and its digest:
+            ``ml-100k.item:0f3a...``; ``None`` where none was there.
         cutoff: Time up to which interactions went into it, ``None`` where none did.
+        n_cut: Rows whose content was longer than what was read of it; ``None``: nobody knows.
         notes: Anything a reader should know.
         format: Of the files.
     """
@@ -75,6 +77,7 @@ class Manifest:
     package: str
     dataset_fingerprint: str | None = None
     cutoff: float | None = None
+    n_cut: int | None = None
     notes: tuple[str, ...] = ()
     format: int = FORMAT
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_ext.features.build import Encoded, NoContent
+from recbole_ext.features.device import device_of
+from recbole_ext.features.encoded import Encoded, NoContent
 from recbole_ext.features.images import Pictures, open_image
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.open_clip_weights import Tower, load_tower
@@ -209,22 +210,6 @@ def hash_of_weights(module: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is CUDA where there is one.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        raise UserError(
-            f"device '{name}' cannot be used ({str(error).splitlines()[0]}); set cpu or auto"
-        ) from error
 
 
 def _summary(problems: list[str], n: int) -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import math
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_ext.features.manifest import MAY_LEAK
+from recbole_ext.features.template import Template
 from recbole_ext.features.texts import read_table, read_texts, render
 from recbole_ext.features.writing import Texts
-from recbole_ext.types import UserError, suggest
+from recbole_ext.types import UserError
 
 Histories = Mapping[str, Sequence[tuple[str, float]]]
 """User token -> (item token, time) of the user's training interactions."""
@@ -68,7 +68,7 @@ def profile_prompts(
     Raises:
         UserError: Naming the template's field, or the user whose cut-off is missing or no number.
     """
-    _check_fields(template, ["history"], "the template of profiles")
+    asking = Template(template, ["history"], "the template of profiles")
     if max_items < 1:
         raise UserError(f"max_items is {max_items}; a profile is of one item or more")
     lines = render(items, line or default_line(items), "the item file")
@@ -79,7 +79,7 @@ def profile_prompts(
         past = sorted(past, key=lambda event: event[1])[-max_items:]
         told = [text for item, _ in past if (text := lines.get(item))]
         history = "\n".join(f"- {text}" for text in told)
-        prompts[user] = template.format(history=history) if told else None
+        prompts[user] = asking.fill({"history": history}) if told else None
     return prompts, cutoffs
 
 
@@ -96,14 +96,14 @@ def description_prompts(
         UserError: Naming the field of the template that the items do not have.
     """
     names = list(next(iter(items.values()), {}))
-    used = _check_fields(template, ["fields", *names], "the template of descriptions")
+    asking = Template(template, ["fields", *names], "the template of descriptions")
     prompts: dict[str, str | None] = {}
     for item, row in items.items():
         filled = {name: text.strip() for name, text in row.items() if text.strip()}
         listed = "\n".join(f"{name}: {text}" for name, text in filled.items())
         given = {"fields": listed, **row}
-        is_told = any(given[name].strip() for name in used)
-        prompts[item] = template.format(**given) if is_told else None
+        is_told = any(given[name].strip() for name in asking.fields)
+        prompts[item] = asking.fill(given) if is_told else None
     return prompts
 
 
@@ -116,7 +116,9 @@ def read_template(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the template {path}: {error}") from error
+        raise UserError(
+            f"cannot read the template {path}: {error}; name a file of text in UTF-8"
+        ) from error
 
 
 def own_cutoffs(histories: Histories, share: float = 1.0) -> dict[str, float]:
@@ -175,7 +177,8 @@ def import_texts(path: str | Path, cutoff: float | None = None, may_leak: bool =
     if not may_leak:
         raise UserError(
             f"{path} does not tell up to which time interactions went into its texts, so they may "
-            "hold what is to be predicted; give cutoff, or may_leak to take them all the same"
+            "hold what is to be predicted; give --cutoff=<that time>, or --i_know_it_may_leak to "
+            "take them all the same"
         )
     logging.getLogger().warning("%s %s; results with them prove nothing", path, MAY_LEAK)
     return Texts(texts, None, (MAY_LEAK,))
@@ -207,22 +210,3 @@ def _cutoff_of(user: str, cutoff: Any) -> float:
     if not math.isfinite(time):
         raise UserError(f"the cut-off{whose} is {time}; a time is meant, in the data's unit")
     return time
-
-
-def _check_fields(template: str, allowed: Sequence[str], where: str) -> list[str]:
-    """Return the fields of a template, all of them allowed."""
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise UserError(
-            f"{where}: {error}; a field is written {{{allowed[0]}}}, a brace {{{{"
-        ) from None
-    for name in names:
-        if name not in allowed:
-            raise UserError(
-                f"{where} has a field '{name}'{suggest(name, allowed)} (its fields are "
-                f"{', '.join(allowed)})"
-            )
-    if not names:
-        raise UserError(f"{where} has no field; write one as {{{allowed[0]}}}")
-    return names

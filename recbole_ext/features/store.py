@@ -2,14 +2,14 @@
 
 A folder holds ``manifest.json`` and, named by its generation, ``values-*.npy`` (float16 or float32,
 memory-mapped), ``rows-*.parquet`` (``token``, ``present``, ``content``, ``problem``; ``cutoff``
-where contents were made from interactions) and, where a row has several vectors, ``mask-*.npy``.
-The manifest is written last and names the others, so that
-a reader sees one generation or the other, whole.
+where contents were made from interactions; ``cut`` where it is known which contents were too long)
+and, where a row has several vectors, ``mask-*.npy``. The manifest is written last and names the
+others, so that a reader sees one generation or the other, whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,26 +100,50 @@ class FeatureStore:
         path = file_of(self.folder, part, self.manifest.generation)
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:  # EOFError: it is empty
             raise UserError(
                 f"{path} is missing or damaged ({error}); build the feature anew"
             ) from error
 
+    def _check_values(self) -> None:
+        """Refuse values that are no numbers, which somebody else wrote or a disk damaged."""
+        path = file_of(self.folder, "values", self.manifest.generation)
+        present = self.rows["present"].to_numpy(bool)  # [n]
+        bad = present & bad_rows(lambda: self._array("values"), self.mask)  # [n]
+        if bad.any():
+            raise UserError(
+                f"{path}: {bad.sum()} of {len(bad)} rows have values that are no numbers (NaN or "
+                f"infinite), the first is that of '{self.rows['token'][int(bad.argmax())]}'; build "
+                "the feature anew"
+            )
+
     def _rows(self) -> pd.DataFrame:
         path = file_of(self.folder, "rows", self.manifest.generation)
         try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            rows = pd.read_parquet(path)
+            tokens = rows[["token", "present", "content", "problem"]]["token"]
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
             raise UserError(
                 f"{path} is missing or damaged ({error}); build the feature anew"
             ) from error
+        twice = tokens[tokens.duplicated()]
+        if len(twice):
+            raise UserError(
+                f"{path}: {len(twice)} tokens are there twice, the first is '{twice.iloc[0]}'; "
+                "build the feature anew"
+            )
+        return rows
 
     def align(self, tokens: Sequence[Any] | np.ndarray) -> Aligned:
         """Return the feature by internal id.
 
         Args:
             tokens: External tokens by internal id [N]; row 0 is padding.
+
+        Raises:
+            UserError: A row has values that are no numbers.
         """
+        self._check_values()
         ids = {str(token): i for i, token in enumerate(tokens) if i > 0}
         place = np.full(len(tokens), -1, dtype=np.int64)  # [N]
         n_unknown = 0
@@ -137,24 +161,18 @@ class FeatureStore:
         return Aligned(self.values, self.mask, place, n_unknown, cutoffs)
 
 
-def check_values(values: np.ndarray, mask: np.ndarray | None, where: object) -> None:
-    """Refuse vectors that are not numbers, a part at a time.
+def bad_rows(read: Callable[[], np.ndarray], mask: np.ndarray | None) -> np.ndarray:
+    """Return which rows have values that are no numbers [n], a part at a time.
 
     Args:
-        values: [n, D] or [n, T, D].
+        read: Gives the values, [n, D] or [n, T, D]; asked anew for each part, so that a memory map
+            is closed again and what was looked at does not stay in memory.
         mask: Which count [n, T], or ``None``.
-        where: Named in the error.
-
-    Raises:
-        UserError: Naming the first row with a NaN or an infinite value.
     """
-    size = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
-    for begin in range(0, len(values), size):
-        bad = ~np.isfinite(values[begin : begin + size]).all(-1)  # [b] or [b, T]
-        if mask is not None:
-            bad = (bad & mask[begin : begin + size]).any(1)  # [b]
-        if bad.any():
-            raise UserError(
-                f"{where}: row {begin + int(bad.argmax())} has values that are no numbers (NaN or "
-                "infinite); mend the source, or store in float32 what float16 cannot hold"
-            )
+    n, size = len(read()), max(1, CHUNK_BYTES // max(1, read()[:1].nbytes))
+    found = np.zeros(n, dtype=bool)  # [n]
+    for begin in range(0, n, size):
+        part = slice(begin, begin + size)
+        bad = ~np.isfinite(read()[part]).all(-1)  # [b] or [b, T]
+        found[part] = bad if mask is None else (bad & mask[part]).any(1)
+    return found

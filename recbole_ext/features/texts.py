@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from recbole_ext.types import UserError, suggest
+from recbole_ext.features.template import Template
+from recbole_ext.types import UserError
 
 TEXT_COLUMNS = ("text", "description", "content")
 """Names of the column of texts, where there are more than two columns."""
+FORMS = ".json, .jsonl, .csv, .tsv or .parquet"
 
 
 def read_atomic(
@@ -32,27 +32,31 @@ def read_atomic(
     """
     try:
         with open(path, encoding=encoding, newline="") as stream:
-            lines = csv.reader(stream, delimiter=separator, quoting=csv.QUOTE_NONE)
+            lines = (line.rstrip("\r\n").split(separator) for line in stream)
             fields = [column.partition(":")[0] for column in next(lines, [])]
             if len(fields) < 2:
                 raise UserError(
                     f"{path}: the first line names no columns beside the token, as in "
                     "item_id:token<TAB>title:token_seq"
                 )
-            rows = ((number, line) for number, line in enumerate(lines, 2) if line)
-            return _by_token(path, ((n, line[0], _row(path, n, fields, line)) for n, line in rows))
+            rows = ((number, line) for number, line in enumerate(lines, 2) if line != [""])
+            found = _by_token(path, ((n, line[0], _row(path, n, fields, line)) for n, line in rows))
     except FileNotFoundError:
         raise UserError(
             f"there is no file {path}; name the fields of a dataset that has it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {error}; is it the file that is meant?") from None
+    if not found:
+        raise UserError(f"{path} has no row below its first line; write a line for each token")
+    return found
 
 
 def _row(path: Path, number: int, fields: list[str], line: list[str]) -> dict[str, str]:
     if len(line) != len(fields):
         raise UserError(
-            f"{path}, line {number}: {len(line)} columns where the first line has {len(fields)}"
+            f"{path}, line {number}: {len(line)} columns where the first line has {len(fields)}; "
+            "write as many"
         )
     return dict(zip(fields[1:], line[1:], strict=True))
 
@@ -82,24 +86,13 @@ def render(
         Token -> text, ``None`` where all of its fields are empty.
 
     Raises:
-        UserError: The template has no field, or one that is not there.
+        UserError: See :class:`~recbole_ext.features.template.Template`.
     """
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise UserError(f"template {template!r}: {error}; fields are written {{title}}") from None
     fields = list(next(iter(rows.values()), {}))
-    for name in names:
-        if name not in fields:
-            raise UserError(
-                f"template {template!r}: {path} has no field '{name}'{suggest(name, fields)} "
-                f"(its fields are {', '.join(fields)})"
-            )
-    if not names:
-        raise UserError(f"template {template!r} has no field; write one as {{{fields[0]}}}")
+    filled = Template(template, fields, f"template {template!r}: {path}")
     return {
-        token: " ".join(template.format(**row).split())
-        if any(row[name].strip() for name in names)
+        token: " ".join(filled.fill(row).split())
+        if any(row[name].strip() for name in filled.fields)
         else None
         for token, row in rows.items()
     }
@@ -124,15 +117,17 @@ def read_texts(path: str | Path) -> dict[str, str | None]:
         else:
             pairs = _pairs_of_table(path, read_table(path))
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
+        raise UserError(f"there is no file {path}; name a file of texts ({FORMS})") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {error}; save it anew as {path.suffix}") from None
     found = _by_token(
         path, ((number, token, text) for number, (token, text) in enumerate(pairs, 1))
     )
     for token, text in found.items():
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{path}: the text of '{token}' is {text!r}, and a text is meant")
+            raise UserError(
+                f"{path}: the text of '{token}' is {text!r}, and no text; put it in quotes, or null"
+            )
     return {token: (text or "").strip() or None for token, text in found.items()}
 
 
@@ -141,7 +136,9 @@ def _is_pairs(found: Any) -> bool:
 
 
 def _refuse(path: Path) -> Any:
-    raise UserError(f"{path} must be an object that maps a token to its text")
+    raise UserError(
+        f'{path} is no object that maps a token to its text; write {{"<token>": "<text>", ...}}'
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -157,13 +154,15 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix in (".csv", ".tsv"):
         separator = "," if path.suffix == ".csv" else "\t"
         return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    raise UserError(f"{path}: texts come as .json, .jsonl, .csv, .tsv or .parquet")
+    raise UserError(f"{path}: no file of texts by its name; they come as {FORMS}")
 
 
 def _pairs_of_table(path: Path, table: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
     columns = list(table.columns)
     if len(columns) < 2:
-        raise UserError(f"{path} has {len(columns)} columns; a token and a text are meant")
+        raise UserError(
+            f"{path} has {len(columns)} columns; a token and a text are two: name a column for each"
+        )
     text = columns[1]
     if len(columns) > 2:
         named = [column for column in columns[1:] if column in TEXT_COLUMNS]

@@ -18,8 +18,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from recbole_ext.atomic import remove_leftovers, replacing
-from recbole_ext.features.build import text_hash
+from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.llm import Writer, Written
+from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError
 
 TEXTS = "texts.parquet"
@@ -72,7 +73,8 @@ def write_texts(
         show_progress: Whether there is a progress bar.
 
     Raises:
-        UserError: It was not confirmed, the writer fails at all, or the folder cannot be used.
+        UserError: It was not confirmed, the writer fails at all, another process writes there, or
+            the folder cannot be used.
     """
     folder = Path(folder)
     for token, prompt in prompts.items():
@@ -81,13 +83,28 @@ def write_texts(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    remove_leftovers(folder)
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another --features_dir"
+        ) from error
+    with sole_use(folder, what="the folder of texts"):
+        remove_leftovers(folder)
+        return _write_new(folder, prompts, writer, cutoffs, batch_size, confirm, show_progress)
+
+
+def _write_new(
+    folder: Path,
+    prompts: Mapping[str, str | None],
+    writer: Writer,
+    cutoffs: Mapping[str, float] | None,
+    batch_size: int,
+    confirm: Callable[[Sequence[str]], bool] | None,
+    show_progress: bool,
+) -> Texts:
     done = Done(folder, writer)
     hashes = {token: done.hash_of(prompt) for token, prompt in prompts.items() if prompt}
     new = {h: str(prompts[token]) for token, h in hashes.items() if h not in done.rows}
     if new and confirm is not None and not confirm(list(new.values())):
-        raise UserError(f"{folder}: not confirmed, so nothing was sent")
+        raise UserError(f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes")
     left = list(new.items())
     with tqdm(total=len(left), unit="text", disable=not show_progress) as bar:
         for begin in range(0, len(left), batch_size):

@@ -1,8 +1,9 @@
 """``item_init``: a stored feature in the item embedding of a model that has none of its own.
 
-The embedding's weight becomes a function of the feature and of what is learned (a parametrization
-of torch), so that a model which looks items up, or multiplies by ``item_embedding.weight``, needs
-no change. It is reckoned once for each use of the weight, [N, F] x [F, D] operations.
+The embedding's weight becomes a function of the feature and of what is learned, so that a model
+which looks items up, or multiplies by ``item_embedding.weight``, needs no change. It is reckoned
+once for each use of the weight, [N, F] x [F, D] operations. (A parametrization of torch would do
+the same, but a model with one cannot be pickled.)
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from recbole_ext.data.features import load_feature
 from recbole_ext.types import UserError, suggest
@@ -21,12 +21,21 @@ NAMES = ("item_embedding", "item_embeddings", "item_emb", "embed_item", "item_em
 """What RecBole's models call their table of items."""
 
 
-def with_item_init(model: nn.Module, config: Any, dataset: Any) -> nn.Module:
+def with_item_init(
+    model: nn.Module, config: Any, dataset: Any, is_trained: bool = False
+) -> nn.Module:
     """Return the model, its item embedding made of a feature where ``item_init`` says so.
 
     ``init``: the embedding starts from the feature's principal components. ``add``: weight =
     E + x P. ``concat``: weight = [E, x] P, P [D + F, D]. E is learned and so is P; items without
     the feature have E alone (with ``init``, what they would have had).
+
+    Args:
+        model: With a table of items.
+        config: The run's settings.
+        dataset: RecBole dataset.
+        is_trained: Whether weights are loaded afterwards: then ``init`` does nothing, and needs no
+            feature. The vectors of the other two are no weights, and are needed always.
 
     Raises:
         UserError: The setting cannot be meant, or the model has no table of items.
@@ -36,6 +45,8 @@ def with_item_init(model: nn.Module, config: Any, dataset: Any) -> nn.Module:
         return model
     feature, how = _checked(wanted)
     name, table = _item_table(model, dataset.item_num)
+    if how == "init" and is_trained:
+        return model
     vectors = torch.from_numpy(
         load_feature(config, dataset, feature).table()
     )  # [N, F] or [N, T, F]
@@ -48,10 +59,13 @@ def with_item_init(model: nn.Module, config: Any, dataset: Any) -> nn.Module:
         if not (getattr(type(model), "warm_start", None) and config["pretrained_path"]):
             start_from(table, vectors)
         return model
-    if parametrize.is_parametrized(table):
-        raise UserError(f"item_init: {name} of {config['model']} is made of a feature already")
+    if type(table) is not nn.Embedding:
+        raise UserError(
+            f"item_init: {name} of {config['model']} is a {type(table).__name__}, which makes its "
+            "weight itself; use how: init"
+        )
     parts = {"add": AddFeature, "concat": ConcatFeature}
-    parametrize.register_parametrization(table, "weight", parts[how](vectors, table.embedding_dim))
+    make_of_feature(table, parts[how](vectors, table.embedding_dim))
     return model
 
 
@@ -103,6 +117,36 @@ def start_from(table: nn.Embedding, vectors: Tensor) -> None:
     found *= table.weight[rows].std() / found.std().clamp_min(1e-12)
     table.weight[rows] = 0
     table.weight[rows[:, None], torch.arange(size, device=rows.device)] = found
+
+
+class FeatureEmbedding(nn.Embedding):
+    """A table whose weight is made of a learned table and of a feature.
+
+    Attributes:
+        learned: E [N', D].
+        of_feature: E -> the weight [N', D].
+    """
+
+    learned: nn.Parameter
+    of_feature: nn.Module
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weight [N', D], reckoned anew."""
+        return self.of_feature(self.learned)
+
+
+def make_of_feature(table: nn.Embedding, of_feature: nn.Module) -> None:
+    """Let a table make its weight of a feature, where it stands: others may refer to it.
+
+    Args:
+        table: E becomes what it has learned so far.
+        of_feature: E [N', D] -> the weight [N', D].
+    """
+    learned = table._parameters.pop("weight")
+    table.__class__ = FeatureEmbedding
+    table.register_parameter("learned", learned)
+    table.add_module("of_feature", of_feature)
 
 
 class _OfFeature(nn.Module):

@@ -288,7 +288,7 @@ def test_a_second_command_in_the_folder_is_one_sentence(overrides, tmp_path, cap
     with runner.sole_command(place):
         capsys.readouterr()
         assert main(command) == 2
-        said = f"another process is at work in the comparison's folder {place}; wait until it"
+        said = f"another process is at work in the comparison's folder {place} ("
         assert said in capsys.readouterr().err
     assert not (place / "data").exists()
 

@@ -13,7 +13,8 @@ from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
 from recbole_ext.data.features import load_feature
 from recbole_ext.data.training_histories import training_histories
-from recbole_ext.features.build import Encoded, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import MAY_LEAK, Source
 from recbole_ext.types import UserError
 
@@ -60,7 +61,7 @@ class Encoder:
 def test_a_feature_that_may_leak_says_so_to_every_run(notes, tmp_path, caplog):
     subject = Subject("taste", "text", "user", "tiny", notes=notes)
     texts = {"u1": "likes"}
-    build(tmp_path / "tiny" / "taste", texts, Encoder(), subject, package="0", show_progress=False)
+    build(tmp_path / "tiny" / "taste", texts, Encoder(), subject, Building(show_progress=False))
     dataset = SimpleNamespace(uid_field="u", field2id_token={"u": np.array(["[PAD]", "u1"])})
     caplog.set_level(logging.WARNING)
     aligned = load_feature({"features_dir": tmp_path, "dataset": "tiny"}, dataset, "taste", "user")

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from recbole_ext.features import store as store_module
-from recbole_ext.features.build import Encoded, NoContent, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded, NoContent
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.types import UserError
@@ -49,8 +50,8 @@ class Fake:
 
 
 def make(folder, texts, encoder, **more):
-    more = {"batch_size": 2, "show_progress": False, "package": "0", **more}
-    return build(folder, texts, encoder, SUBJECT, **more)
+    how = Building(**{"batch_size": 2, "show_progress": False, **more})
+    return build(folder, texts, encoder, SUBJECT, how)
 
 
 def test_what_is_built_is_what_was_encoded(tmp_path):
@@ -87,7 +88,8 @@ def test_only_what_changed_is_encoded_again(tmp_path):
     for more, again in ((Fake("2"), {}), (Fake(), {"dtype": "float32"})):
         make(tmp_path / "f", changed, more, **again)
         assert len(more.asked) == 4  # another encoder, another precision: all anew
-    assert len(list((tmp_path / "f").iterdir())) == 3  # one generation is left, and no parts
+    kinds = sorted(path.name.partition("-")[0] for path in (tmp_path / "f").iterdir())
+    assert kinds == [".lock", "manifest.json", "rows", "values"]  # one generation, and no parts
 
 
 def test_a_problem_is_recorded_and_tried_again(tmp_path):
@@ -227,7 +229,12 @@ def test_values_that_are_no_numbers_are_refused(value, tmp_path, monkeypatch):
         ("values", lambda p: p.unlink(), "values-.* is missing or damaged"),
         ("values", lambda p: p.write_bytes(p.read_bytes()[:140]), "values-.* is missing or dam"),
         ("rows", lambda p: p.write_bytes(b"PAR1"), "rows-.* is missing or damaged"),
-        ("rows", lambda p: pd.DataFrame({"token": ["x"]}).to_parquet(p), "1 rows are described"),
+        ("rows", lambda p: pd.read_parquet(p)[:1].to_parquet(p), "1 rows are described"),
+        (
+            "rows",
+            lambda p: pd.DataFrame({"token": ["x"]}).to_parquet(p),
+            "rows-.* damaged .*present",
+        ),
         ("manifest", lambda p: p.write_text("{"), "manifest.json is damaged or no manifest"),
         ("manifest", lambda p: p.write_text("[]"), "manifest.json is damaged or no manifest"),
         ("manifest", lambda p: p.write_text('{"format": 9}'), "is of format 9, and this version"),
@@ -239,6 +246,7 @@ def test_a_damaged_feature_is_one_sentence(part, damage, sentence, tmp_path):
     damage(next(path for path in (tmp_path / "f").iterdir() if path.name.startswith(part)))
     with pytest.raises(UserError, match=sentence):
         FeatureStore(tmp_path / "f")
+    assert make(tmp_path / "f", TEXTS, Fake()).manifest.n_present == 4  # which is what it says
 
 
 def test_the_manifest_says_what_made_it(tmp_path):
@@ -248,3 +256,80 @@ def test_the_manifest_says_what_made_it(tmp_path):
     wanted = {"name": "title", "kind": "text", "of": "item", "dataset": "tiny", "source": source}
     assert wanted.items() <= found.items()
     assert found["shape"] == [5, 4] and found["dtype"] == "float16" and found["date"][:2] == "20"
+
+
+def test_a_second_build_of_the_same_feature_is_refused_while_the_first_works(tmp_path):
+    refused = []
+
+    class Meanwhile(Fake):
+        def encode(self, contents):
+            with pytest.raises(UserError) as raised:
+                make(tmp_path / "f", {"i9": "another"}, Fake("2"))
+            refused.append(str(raised.value))
+            return super().encode(contents)
+
+    store = make(tmp_path / "f", TEXTS, Meanwhile())
+    who = f"the feature's folder {tmp_path / 'f'} ({os.getpid()} on "
+    assert len(refused) == 2 and all(who in words for words in refused)
+    assert (store.values[3] == vector_of("four")).all() and len(store.rows) == 5
+    assert len(make(tmp_path / "f", {"i9": "another"}, Fake("2")).rows) == 1  # now it may
+
+
+class Cuts(Fake):
+    """Reads four letters of a text, and says of which texts these are not all."""
+
+    def encode(self, contents):
+        found = super().encode(contents)
+        return Encoded(found.values, None, {}, np.array([len(text) > 4 for text in contents]))
+
+
+def test_texts_that_are_cut_off_are_counted(tmp_path):
+    texts = {"i1": "three", "i2": "two", "i3": None, "i4": "three", "i5": "seven"}
+    store = make(tmp_path / "f", texts, Cuts())
+    assert store.manifest.n_cut == 3
+    assert list(store.rows["cut"]) == [True, False, False, True, True]
+    store = make(tmp_path / "f", {**texts, "i5": "six", "i6": "eight"}, Cuts())  # the old are known
+    assert store.manifest.n_cut == 3
+    assert json.loads((tmp_path / "f" / "manifest.json").read_text())["n_cut"] == 3
+
+
+def test_where_the_encoder_does_not_say_what_it_cut_nobody_knows(tmp_path):
+    assert make(tmp_path / "f", TEXTS, Fake()).manifest.n_cut is None
+    # a feature from before this was counted: what is known of it is too little
+    store = make(tmp_path / "f", {**TEXTS, "i6": "a new one"}, Cuts())
+    assert store.manifest.n_cut is None
+
+
+def test_a_token_that_is_there_twice_is_one_sentence(tmp_path):
+    make(tmp_path / "f", TEXTS, Fake())
+    (path,) = (tmp_path / "f").glob("rows-*.parquet")
+    rows = pd.read_parquet(path)
+    rows.loc[3:, "token"] = ["i2", "i1"]
+    rows.to_parquet(path)
+    with pytest.raises(UserError) as raised:
+        FeatureStore(tmp_path / "f")
+    words = "2 tokens are there twice, the first is 'i2'; build the feature anew"
+    assert str(raised.value) == f"{path}: {words}"
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_stored_values_that_are_no_numbers_are_refused_at_the_door(
+    value, tokens, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 8)  # a row at a time
+    make(tmp_path / "f", TEXTS, Fake(tokens=tokens))
+    (path,) = (tmp_path / "f").glob("values-*.npy")
+    values = np.load(path)
+    values[2] = value  # i3 has no vector: whatever stands there is not read
+    np.save(path, values)
+    FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
+    values.reshape(5, -1)[[1, 4], 2] = value
+    np.save(path, values)
+    with pytest.raises(UserError) as raised:
+        FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
+    words = "2 of 5 rows have values that are no numbers (NaN or infinite), the first is that of"
+    assert str(raised.value) == f"{path}: {words} 'i2'; build the feature anew"
+    encoder = Fake(tokens=tokens)
+    make(tmp_path / "f", TEXTS, encoder).align(["[PAD]", "i1"])
+    assert encoder.asked == ["two"]

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recbole_ext.features.build import Encoded, Subject, build
+from recbole_ext.features.build import Building, Subject, build
 from recbole_ext.features.contact_sheet import (
     _lines,
     contact_sheet,
     pooled,
 )
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.images import read_images
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
@@ -34,7 +35,7 @@ class Given:
 
 def store_of(folder, texts) -> FeatureStore:
     subject = Subject("poster", "image", "item", "tiny")
-    return build(folder, texts, Given(), subject, package="0", show_progress=False)
+    return build(folder, texts, Given(), subject, Building(show_progress=False))
 
 
 def test_rows_with_several_vectors_have_the_mean_of_what_counts(tmp_path, monkeypatch):
@@ -45,7 +46,7 @@ def test_rows_with_several_vectors_have_the_mean_of_what_counts(tmp_path, monkey
 
     subject = Subject("poster", "image", "item", "tiny")
     texts = {"a": "1", "b": None, "c": "2"}
-    store = build(tmp_path / "f", texts, Two(), subject, package="0", show_progress=False)
+    store = build(tmp_path / "f", texts, Two(), subject, Building(show_progress=False))
     for size in (1, 1 << 26):  # a row at a time, all together
         monkeypatch.setattr("recbole_ext.features.inspect.CHUNK_BYTES", size)
         assert pooled(store, np.array([2, 0])).tolist() == [[0.5, 1.5], [3, 4]]

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from recbole_ext.features.build import Subject, build
+from recbole_ext.features.build import Building, Subject, build
 from recbole_ext.features.cost import Estimate, confirming
 from recbole_ext.features.embeddings import EndpointEncoder
 from recbole_ext.features.endpoint import Endpoint
@@ -27,7 +27,7 @@ def encoder(server, clock) -> EndpointEncoder:
 
 
 def make(folder, texts, encoder, **more):
-    return build(folder, texts, encoder, SUBJECT, package="0", show_progress=False, **more)
+    return build(folder, texts, encoder, SUBJECT, Building(show_progress=False, **more))
 
 
 def test_vectors_come_in_the_order_of_the_texts(server, encoder, tmp_path):
@@ -133,7 +133,7 @@ def test_the_key_is_in_no_file_and_no_log(server, encoder, tmp_path, caplog):
     server.next = [(400, {}, failure(f"context length of {KEY}"))] * 3
     make(tmp_path / "f", {**TEXTS, "i2": LONG, "new": "new"}, encoder)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 3 and "I know ***" in caplog.text
+    assert len(files) == 4 and "I know ***" in caplog.text
     assert KEY not in caplog.text
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
@@ -145,3 +145,40 @@ def test_pace_counts_the_tokens_that_are_sent(server, clock):
     assert clock.slept == pytest.approx([5])
     assert np.allclose(encoder.encode(["e"]).values[0], vector_of("e"))
     assert clock.slept == pytest.approx([5, 10.25])
+
+
+def refusing(server, *bad: str):
+    """Let the server refuse requests that have one of some texts, as for its content."""
+    usual = server._usual
+
+    def answer(path, key, body):
+        if any(text in bad for text in body["input"]):
+            return 400, {}, failure("the input is invalid")
+        return usual(path, key, body)
+
+    server._usual = answer
+
+
+def test_a_text_that_is_refused_is_a_problem_of_its_row(server, encoder, tmp_path):
+    usual = server._usual
+    refusing(server, "text 3", "text 8")
+    store = make(tmp_path / "f", TEXTS, encoder)
+    assert list(store.rows["present"]) == [i not in (3, 8) for i in range(10)]
+    for row in (3, 8):
+        assert "400 Bad Request: the input is invalid" in store.rows["problem"][row]
+    for row, text in enumerate(TEXTS.values()):
+        if row not in (3, 8):
+            assert (store.values[row] == vector_of(text)).all()
+    server._usual = usual
+    server.asked.clear()
+    store = make(tmp_path / "f", TEXTS, encoder)  # the next build tries them again
+    assert server.inputs() == ["text 3", "text 8"] and store.rows["present"].all()
+
+
+def test_a_server_that_refuses_whatever_it_is_sent_is_asked_twice(server, clock, tmp_path):
+    """Settings that it does not take are no problem of each text."""
+    encoder = EndpointEncoder(Endpoint(pace=Pace(clock=clock, sleep=clock.sleep)), "small")
+    server._usual = lambda path, key, body: (400, {}, failure("unknown model small"))
+    with pytest.raises(UserError, match="unknown model small; check the text and the settings"):
+        make(tmp_path / "f", TEXTS, encoder)
+    assert [len(body["input"]) for _, body in server.asked] == [10, 1]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from recbole_ext.features import exchange
-from recbole_ext.features.build import Subject, build
+from recbole_ext.features.build import Building, Subject, build
 from recbole_ext.types import UserError
 
 VECTORS = {"a": [1.5, -2.0, 0.1], "b": [0.0, 0.0, 0.0], "c": [1e-3, 7.0, 3.25]}
@@ -18,8 +18,8 @@ VECTORS = {"a": [1.5, -2.0, 0.1], "b": [0.0, 0.0, 0.0], "c": [1e-3, 7.0, 3.25]}
 def stored(folder, vectors, path):
     found = {token: np.array(v, dtype=np.float32) for token, v in vectors.items()}
     subject = Subject("v", "vector", "item", "tiny")
-    more = {"package": "0", "dtype": "float32", "show_progress": False}
-    return build(folder, found, exchange.Given(path), subject, hash_of=exchange.vector_hash, **more)
+    how = Building("float32", hash_of=exchange.vector_hash, show_progress=False)
+    return build(folder, found, exchange.Given(path), subject, how)
 
 
 def same(found, wanted):
@@ -95,9 +95,9 @@ def test_a_file_of_vectors_that_is_none(text, sentence, tmp_path):
 @pytest.mark.parametrize(
     ("array", "table", "sentence"),
     [
-        (np.ones(3), "asin\titemID\na\t0\n", "has shape .3,., and .items, size. is meant"),
+        (np.ones(3), "asin\titemID\na\t0\n", "has shape .3,.; save one of .items, size."),
         (np.ones((2, 3)), "asin\tid\na\t0\n", "has no column 'itemID'"),
-        (np.ones((2, 3)), "asin\titemID\na\t2\n", "numbers items up to 2, and .* has 2 rows"),
+        (np.ones((2, 3)), "asin\titemID\na\t2\n", "numbers items from 2 to 2, and .* has 2 rows"),
         (
             np.ones((2, 3)),
             "asin\tx\titemID\na\tb\t1\n",

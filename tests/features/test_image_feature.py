@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recbole_ext.features.build import Subject
+from recbole_ext.features.build import Building, Subject
 from recbole_ext.features.image_feature import image_feature
+from recbole_ext.features.images import image_hash, read_images
+from recbole_ext.features.open_clip_encoder import OpenClipEncoder
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.types import UserError
 from tests.features.fake_tower import put_in, write
@@ -32,8 +34,9 @@ def folder(tmp_path):
 
 
 def make(out, source, **more):
-    more = {"arch": "any", "device": "cpu", "batch_size": 2, "show_progress": False, **more}
-    return image_feature(out, source, SUBJECT, **more)
+    encoder = OpenClipEncoder("any", device="cpu", **more)
+    how = Building(batch_size=2, hash_of=image_hash, show_progress=False)
+    return image_feature(out, read_images(source), SUBJECT, encoder, how)
 
 
 def test_a_folder_becomes_a_feature(folder, tmp_path, monkeypatch, caplog):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from recbole_ext.features.build import NoContent
+from recbole_ext.features.encoded import NoContent
 from recbole_ext.features.images import MAX_RATIO, image_hash, open_image, read_images
 from recbole_ext.types import UserError
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recbole_ext.features.build import Encoded, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.profiles import own_cutoffs, profile_prompts
@@ -75,10 +76,8 @@ class World:
             texts.texts,
             MeanOfTitles(self.vectors),
             subject,
-            package="0",
-            dtype="float32",
-            show_progress=False,
-            cutoffs=texts.cutoffs,
+            Building("float32", show_progress=False),
+            texts.cutoffs,
         )
         return store.align(["[PAD]", *(f"u{u}" for u in range(N_USERS))])
 

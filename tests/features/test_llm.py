@@ -107,7 +107,7 @@ def test_the_key_is_in_no_file_and_no_log(server, writer, tmp_path, caplog):
     server.next = [(400, {}, failure(f"bad, {KEY}")), (500, {}, failure(KEY))]
     write_texts(tmp_path, PROMPTS, writer, show_progress=False)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 2 and "bad, ***" in caplog.text and KEY not in caplog.text
+    assert len(files) == 3 and "bad, ***" in caplog.text and KEY not in caplog.text
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 

@@ -137,7 +137,7 @@ def test_texts_without_a_cut_off_are_refused_unless_somebody_answers_for_it(name
     path = tmp_path / name.replace("empty", "csv")
     write(path, name[2:])
     with pytest.raises(
-        UserError, match="does not tell up to which time .* give cutoff, or may_lea"
+        UserError, match="does not tell up to which time .* give --cutoff=.*may_leak"
     ):
         import_texts(path)
     texts = import_texts(path, cutoff=7)

@@ -30,7 +30,7 @@ def test_a_template_is_filled_from_an_atomic_file(tmp_path):
     [
         ("{titel}", "has no field 'titel'; did you mean 'title'.* .its fields are title, year."),
         ("a film", "has no field; write one as {title}"),
-        ("{title", "template '{title': expected '}'.*fields are written {title}"),
+        ("{title", "template '{title': .*expected '}'.*fields are written {title}"),
         ("{}", "has no field ''"),
     ],
 )
@@ -79,12 +79,12 @@ def test_texts_of_each_form(tmp_path):
     ("name", "text", "sentence"),
     [
         ("a.json", '{"1": "x", "1": "y"}', "a.json, line 2: the token '1' is there already"),
-        ("a.json", '["x"]', "must be an object that maps a token to its text"),
-        ("a.json", '{"1": {"text": "x"}}', "the text of '1' is .*, and a text is meant"),
+        ("a.json", '["x"]', "is no object that maps a token to its text"),
+        ("a.json", '{"1": {"text": "x"}}', "the text of '1' is .*, and no text"),
         ("a.json", "{", "cannot read .*a.json"),
-        ("a.csv", "item\n1\n", "has 1 columns; a token and a text are meant"),
+        ("a.csv", "item\n1\n", "has 1 columns; a token and a text are two"),
         ("a.csv", "item,one,two\n1,x,y\n", "which of the columns one, two is the text"),
-        ("a.txt", "x", "texts come as .json"),
+        ("a.txt", "x", "they come as .json"),
         ("a.parquet", "x", "cannot read .*a.parquet"),
     ],
 )

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_ext.features.build import Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.texts import read_texts
@@ -64,7 +65,8 @@ def test_texts_are_kept_with_what_made_them(tmp_path):
     assert rows.loc["u3", "prompt_hash"] == rows.loc["again", "prompt_hash"]
     assert rows["prompt_hash"].nunique() == 7 and rows.loc["u0", "date"].endswith("+00:00")
     assert rows.loc["u9", "problem"] == "there is nothing to ask about it"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.parquet", "written.parquet"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {".lock", "texts.parquet", "written.parquet"}
 
 
 @pytest.mark.parametrize("other", [Fake("2"), Fake(temperature=1)])
@@ -142,7 +144,8 @@ def test_a_kill_loses_only_the_batch_in_work(when, tmp_path):
     n_kept = {1: 0, -2: 4, 4: 6}.get(when, 7)
     assert writer.asked == list(PROMPTS.values())[n_kept:]
     assert texts.texts == {token: prompt.upper() for token, prompt in PROMPTS.items()}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.parquet", "written.parquet"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {".lock", "texts.parquet", "written.parquet"}
 
 
 def test_nothing_is_sent_before_it_is_confirmed(tmp_path):
@@ -170,8 +173,6 @@ class Encoder:
     source = Source("fake", "1")
 
     def encode(self, contents):
-        from recbole_ext.features.build import Encoded
-
         return Encoded(np.array([[len(text), 1.0] for text in contents]))
 
 
@@ -182,8 +183,8 @@ def test_the_cut_offs_go_with_the_texts_into_the_store(tmp_path):
 
     def built(cutoffs):
         subject = Subject("taste", "text", "user", "tiny", cutoff=texts.cutoff)
-        more = {"package": "0", "show_progress": False, "cutoffs": cutoffs}
-        return build(tmp_path / "f", texts.texts, Encoder(), subject, **more)
+        how = Building(show_progress=False)
+        return build(tmp_path / "f", texts.texts, Encoder(), subject, how, cutoffs)
 
     store = built(texts.cutoffs)
     assert store.manifest.cutoff == 881250949.0
@@ -201,7 +202,7 @@ def test_the_cut_offs_go_with_the_texts_into_the_store(tmp_path):
     assert store.align(["", "u0"]).cutoffs[1] == 6.0
     store = built(None)
     assert store.align(["", "u0"]).cutoffs is None and "cutoff" not in store.rows
-    assert len(list(Path(tmp_path / "f").iterdir())) == 3
+    assert len(list(Path(tmp_path / "f").iterdir())) == 4  # with the lock's file
 
 
 def test_a_kill_by_another_process_is_no_different(tmp_path):
@@ -213,3 +214,14 @@ def test_a_kill_by_another_process_is_no_different(tmp_path):
     writer = Fake()
     make(tmp_path, PROMPTS, writer)
     assert writer.asked == list(PROMPTS.values())[2:]
+
+
+def test_texts_are_written_by_one_process_at_a_time(tmp_path):
+    class Meanwhile(Fake):
+        def write(self, prompts):
+            with pytest.raises(UserError, match="is at work in the folder of texts"):
+                make(tmp_path, {"x": "other"}, Fake())
+            return super().write(prompts)
+
+    texts = make(tmp_path, PROMPTS, Meanwhile())
+    assert all(texts.texts[token] for token in PROMPTS)

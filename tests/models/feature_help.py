@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from conftest import N_ITEMS, N_USERS
 
-from recbole_ext.features.build import Encoded, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 
 SIZE = 12
@@ -74,8 +75,7 @@ def _build(
         texts,
         encoder,
         subject,
-        package="0",
-        show_progress=False,
-        cutoffs=cutoffs,
+        Building(show_progress=False),
+        cutoffs,
     )
     return str(folder / name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,8 @@ from torch import nn
 
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
-from recbole_ext.features.build import Encoded, Subject, build
+from recbole_ext.features.build import Building, Subject, build
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.models.item_init import start_from, with_item_init
@@ -37,7 +40,7 @@ def settings(tiny_settings, tmp_path):
     contents = {str(token): str(i) for i, token in enumerate(tokens)}
     subject = Subject("fixed", "text", "item", "tiny")
     folder = tmp_path / "features" / "tiny" / "fixed"
-    build(folder, contents, Fixed(), subject, package="0", dtype="float32", show_progress=False)
+    build(folder, contents, Fixed(), subject, Building("float32", show_progress=False))
     tiny_settings = {k: v for k, v in tiny_settings.items() if k != "train_neg_sample_args"}
     return {**tiny_settings, "features_dir": str(tmp_path / "features"), "epochs": 1}
 
@@ -79,10 +82,31 @@ def test_a_feature_that_was_built_anew_is_another(settings, tmp_path):
     rows = FeatureStore(place).rows["token"]
     subject = Subject("fixed", "text", "item", "tiny")
     contents = {token: str(i + 1) for i, token in enumerate(rows)}
-    build(place, contents, Fixed(), subject, package="0", dtype="float32", show_progress=False)
+    build(place, contents, Fixed(), subject, Building("float32", show_progress=False))
     for again in (lambda: load_run(tmp_path / "a"), lambda: run(resume=tmp_path / "a")):
         with pytest.raises(UserError, match="feature 'fixed' was built anew since this run"):
             again()
+
+
+def test_a_trained_table_needs_no_feature(settings, tmp_path):
+    """``init`` only decides where a table begins: a finished run has it, and a resumed one."""
+
+    def given(name, how="init", epochs=1):
+        item_init = {"feature": "fixed", "how": how}
+        return {**settings, "item_init": item_init, "epochs": epochs, "output_dir": tmp_path / name}
+
+    whole = run("BPR", "tiny", config_dict=given("whole", epochs=2))
+    run("BPR", "tiny", config_dict=given("a"))
+    run("BPR", "tiny", config_dict=given("added", "add"))
+    kept = torch.load(tmp_path / "a" / "best.pt", weights_only=True)["state_dict"]
+    (tmp_path / "features").rename(tmp_path / "gone")
+    table = load_run(tmp_path / "a").model.item_embedding.weight
+    assert torch.equal(table.cpu(), kept["item_embedding.weight"].cpu())
+    assert run(resume=tmp_path / "a", overrides=["--epochs=2"])["test"] == whole["test"]
+    with pytest.raises(UserError, match="there is no feature 'fixed'"):
+        run("BPR", "tiny", config_dict=given("b"))
+    with pytest.raises(UserError, match="there is no feature 'fixed'"):  # vectors are no weights
+        load_run(tmp_path / "added")
 
 
 def test_a_warm_start_is_not_undone(settings, tmp_path):
@@ -134,8 +158,8 @@ def test_add_and_concat_are_what_they_say(given):
         config["item_init"] = {"feature": "fixed", "how": how}
         model = with_item_init(model_of(dataset.item_num + 1, 4), config, dataset)
         table = model.item_embedding
-        learned = table.parametrizations.weight.original  # [N + 1, 4]
-        project = table.parametrizations.weight[0].project.weight  # [4, F]
+        learned = table.learned  # [N + 1, 4]
+        project = table.of_feature.project.weight  # [4, F]
         more = torch.cat([x, torch.zeros(1, 6)])  # a mask's row has no feature
         joined = more if how == "add" else torch.cat([learned, more], 1)
         wanted = joined @ project.T + (learned if how == "add" else 0)
@@ -143,6 +167,24 @@ def test_add_and_concat_are_what_they_say(given):
         assert torch.allclose(table.weight[1:3], learned[1:3], atol=1e-6) or how == "concat"
         table.weight.sum().backward()
         assert learned.grad is not None and project.shape == (4, 6 if how == "add" else 10)
+
+
+@pytest.mark.parametrize("how", ["add", "concat"])
+def test_a_model_with_it_can_be_pickled_and_copied(how, given):
+    config, dataset = given
+    config["item_init"] = {"feature": "fixed", "how": how}
+    model = with_item_init(model_of(dataset.item_num + 1, 4), config, dataset)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert torch.equal(other.item_embedding.weight, model.item_embedding.weight)
+        names = [name for name, _ in other.named_parameters()]
+        assert names == [name for name, _ in model.named_parameters()] and len(names) == 2
+        ids = torch.tensor([3, 5])
+        other.item_embedding(ids).sum().backward()
+        assert all(weight.grad is not None for weight in other.parameters())
+        with torch.no_grad():
+            next(other.parameters()).add_(1)
+        assert not torch.equal(other.item_embedding.weight, model.item_embedding.weight)
+        assert all(weight.grad is None for weight in model.parameters())
 
 
 @pytest.mark.parametrize("size", [4, 9])
@@ -203,11 +245,11 @@ def test_models_without_a_table_and_features_of_others(given, tmp_path):
     config["features_dir"] = str(tmp_path / "other")
     subject = Subject("fixed", "text", "user", "tiny")
     place = tmp_path / "other" / "tiny" / "fixed"
-    build(place, {"x": "1"}, Fixed(), subject, package="0", show_progress=False)
+    build(place, {"x": "1"}, Fixed(), subject, Building(show_progress=False))
     with pytest.raises(UserError, match="is of each user, and one of each item is meant"):
         with_item_init(model_of(dataset.item_num, 4), config, dataset)
     subject = Subject("fixed", "text", "item", "elsewhere")
-    build(place, {"x": "1"}, Fixed(), subject, package="0", show_progress=False)
+    build(place, {"x": "1"}, Fixed(), subject, Building(show_progress=False))
     with pytest.raises(UserError, match="is of dataset 'elsewhere', whose tokens may mean others"):
         with_item_init(model_of(dataset.item_num, 4), config, dataset)
     config["item_init"] = {"feature": str(place), "how": "add"}  # by its folder it is meant

@@ -15,9 +15,9 @@ TOKENS = ["[PAD]", "u4", "u2", "u0", "u77", "u1"]
 """Users by internal id; u2 has no text, u77 is not in the feature."""
 
 
-def cutoffs(tmp_path, cutoff, column=None) -> list[float]:
+def cutoffs(tmp_path, cutoff, column=None, may_leak=False) -> list[float]:
     store = FeatureStore(user_feature(tmp_path, "taste", cutoff, cutoffs=column))
-    return cutoffs_of(store.align(TOKENS), store.manifest).tolist()
+    return cutoffs_of(store.align(TOKENS), store.manifest, may_leak).tolist()
 
 
 def test_the_manifests_cutoff_is_that_of_all(tmp_path):
@@ -31,8 +31,25 @@ def test_a_cutoff_of_the_row_goes_before(tmp_path):
 
 
 def test_without_any_it_is_refused(tmp_path):
-    with pytest.raises(UserError, match="'taste' does not say up to which time.*build it with a"):
+    sentence = "'taste' does not say up to which time.*build it with a.*user_feature_may_leak: True"
+    with pytest.raises(UserError, match=sentence):
         cutoffs(tmp_path, None)
+
+
+def test_who_takes_a_text_that_may_leak_has_it_for_every_row(tmp_path):
+    found = cutoffs(tmp_path, None, may_leak=True)
+    inf = np.inf
+    assert np.array_equal(found, [np.nan, -inf, np.nan, -inf, np.nan, -inf], equal_nan=True)
+    batch = {"user": torch.tensor([1, 2, 3]), "time": torch.tensor([-9.0, 6.0, 0.0])}
+    for is_training in (True, False):
+        seen = usable_in(batch, torch.tensor(found), "user", "time", is_training=is_training)
+        assert seen.tolist() == [True, False, True]  # u2 has no text
+
+
+def test_a_cutoff_holds_though_a_leak_is_allowed(tmp_path, caplog):
+    found = cutoffs(tmp_path, 7.0, may_leak=True)
+    assert np.array_equal(found, [np.nan, 7.0, np.nan, 7.0, np.nan, 7.0], equal_nan=True)
+    assert "user_feature_may_leak does nothing: 'taste' has cut-offs" in caplog.text
 
 
 def test_the_same_time_is_not_after():

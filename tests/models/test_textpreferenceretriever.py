@@ -12,8 +12,9 @@ from recbole.utils import init_seed
 
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
-from recbole_ext.features.build import Encoded, Subject
+from recbole_ext.features.build import Building, Subject
 from recbole_ext.features.build import build as build_feature
+from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 from recbole_ext.registry import get_model
 from recbole_ext.types import UserError
@@ -222,16 +223,16 @@ def test_random_tastes_are_predicted_at_chance(tmp_path, cutoff, hits):
     That it would tell, the last case shows: there it claims to be from before step 7, and is not.
     """
     items = write_random(tmp_path / "data")
-    more: dict[str, Any] = {"show_progress": False, "package": "0"}
+    how = Building(show_progress=False)
     subject = Subject("title", "text", "item", "random")
     build_feature(
-        tmp_path / "title", {f"i{i}": str(i) for i in range(100)}, OneHot(100), subject, **more
+        tmp_path / "title", {f"i{i}": str(i) for i in range(100)}, OneHot(100), subject, how
     )
     settings: dict[str, Any] = {"text_feature": str(tmp_path / "title"), "hidden_size": 100}
     if cutoff is not None:
         tastes = {f"u{u}": " ".join(map(str, row)) for u, row in enumerate(items.tolist())}
         subject = Subject("taste", "text", "user", "random", cutoff=cutoff)
-        build_feature(tmp_path / "taste", tastes, OneHot(100), subject, **more)
+        build_feature(tmp_path / "taste", tastes, OneHot(100), subject, how)
         settings.update(user_feature=str(tmp_path / "taste"), profile="stored")
     config = Config(
         "TextPreferenceRetriever",
@@ -276,10 +277,11 @@ def test_the_scale_is_bounded_and_not_negative(tiny_data_path, tmp_path):
 def test_histories_and_items_without_any_text(tiny_data_path, tmp_path):
     class Sparse(Text):
         def make_config(self, data_path, folder, **more):
-            feature = item_feature(folder, "title", missing=range(1, 40))
+            feature = item_feature(folder, "sparse", missing=range(1, 40))
             return super().make_config(data_path, folder, text_feature=feature, **more)
 
     net, (loader, _, test) = build(tiny_data_path, tmp_path, Sparse())
+    assert net.content.present(torch.arange(net.n_items)).sum() == 1
     for batch in loader:
         net.calculate_loss(batch).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
@@ -309,10 +311,21 @@ def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sente
         build(tiny_data_path, tmp_path, **settings)
 
 
-def test_texts_of_users_must_say_when_they_were_written(tiny_data_path, tmp_path):
+def test_texts_of_users_must_say_when_they_were_written(tiny_data_path, tmp_path, caplog):
     feature = user_feature(tmp_path, "taste", None)
     with pytest.raises(UserError, match="does not say up to which time its texts were written"):
         build(tiny_data_path, tmp_path, profile="stored", user_feature=feature)
+    may = {"user_feature_may_leak": True}
+    with pytest.raises(UserError, match="user_feature_may_leak: no user_feature is named"):
+        build(tiny_data_path, tmp_path, **may)
+    net, (loader, _, _) = build(
+        tiny_data_path, tmp_path, profile="stored", user_feature=feature, **may
+    )
+    assert "user_feature 'taste' may leak" in caplog.text and "prove nothing" in caplog.text
+    rows = loader.dataset.inter_feat
+    batch = rows[torch.arange(len(rows))]
+    two = loader.dataset.token2id("user_id", "u2")  # who has no text
+    assert torch.equal(net.usable_profiles(batch), batch["user_id"] != two)
     feature = user_feature(tmp_path, "dated", CUTOFF)
     for scaled in ({"normalize_all": True}, {"normalize_field": ["timestamp"]}):
         with pytest.raises(UserError, match="'timestamp' is scaled.*set normalize_all: False"):

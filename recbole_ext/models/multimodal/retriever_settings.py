@@ -40,6 +40,20 @@ def check_values(config: Any) -> None:
             "profile: stored and user_feature go together; name the stored texts of the users, "
             "or set profile: pooled and leave user_feature out"
         )
+    check_may_leak(config)
+
+
+def check_may_leak(config: Any) -> None:
+    """Refuse to allow a leak where there is nothing to leak.
+
+    Raises:
+        UserError: ``user_feature_may_leak`` without ``user_feature``.
+    """
+    if config["user_feature_may_leak"] and not config["user_feature"]:
+        raise UserError(
+            "user_feature_may_leak: no user_feature is named, of which it could be true; leave it "
+            "out"
+        )
 
 
 def text_feature(config: Any) -> str:

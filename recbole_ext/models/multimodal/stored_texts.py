@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ def open_user_texts(config: Any, dataset: Any, name: str) -> tuple[FeatureSource
 
     Returns:
         The vectors, and the cut-off of each user [U], in the unit of ``TIME_FIELD``; NaN where
-        there is no text, or nobody knows when it was written.
+        there is no text; -inf where nobody knows when it was written and that is let pass
+        (``user_feature_may_leak``).
 
     Raises:
         UserError: The feature is not there, or it records no cut-off, or the times of the dataset
@@ -42,7 +44,8 @@ def open_user_texts(config: Any, dataset: Any, name: str) -> tuple[FeatureSource
             f"and leave '{time_field}' out of normalize_field"
         )
     manifest = read_manifest(feature_folder(config, name))
-    cutoffs = torch.from_numpy(cutoffs_of(aligned, manifest))  # [U]
+    may_leak = bool(config["user_feature_may_leak"])
+    cutoffs = torch.from_numpy(cutoffs_of(aligned, manifest, may_leak))  # [U]
     rows = dataset.inter_feat
     if time_field in rows:
         _check(cutoffs, rows[time_field], rows[dataset.uid_field], name)
@@ -51,8 +54,8 @@ def open_user_texts(config: Any, dataset: Any, name: str) -> tuple[FeatureSource
 
 def _check(cutoffs: Tensor, times: Tensor, users: Tensor, name: str) -> None:
     """Refuse cut-offs [U] of another unit than the training times [R]; warn of texts for no row."""
-    latest, first = float(cutoffs[~cutoffs.isnan()].max()), float(times.min())
-    if latest < first:
+    latest, first = float(cutoffs.nan_to_num(-math.inf, neginf=-math.inf).max()), float(times.min())
+    if math.isfinite(latest) and latest < first:
         raise UserError(
             f"user_feature '{name}': its latest cut-off is {latest:g}, before the first "
             f"interaction ({first:g}): are they of one unit? build it anew"
@@ -66,23 +69,41 @@ def _check(cutoffs: Tensor, times: Tensor, users: Tensor, name: str) -> None:
         )
 
 
-def cutoffs_of(aligned: Aligned, manifest: Manifest) -> np.ndarray:
+def cutoffs_of(aligned: Aligned, manifest: Manifest, may_leak: bool = False) -> np.ndarray:
     """Return the time up to which interactions went into the text of each user [U].
 
     Its row says it; where no row does, the manifest may for all.
 
+    Args:
+        aligned: The feature by internal id.
+        manifest: Of the feature.
+        may_leak: Take texts of which nothing says it all the same: from before all times, -inf.
+
     Raises:
         UserError: Nothing says it.
     """
+    is_known = aligned.cutoffs is not None or manifest.cutoff is not None
+    if is_known and may_leak:
+        logging.getLogger().warning(
+            "user_feature_may_leak does nothing: '%s' has cut-offs, and they hold", manifest.name
+        )
     if aligned.cutoffs is not None:
         return aligned.cutoffs
-    if manifest.cutoff is None:
+    if manifest.cutoff is not None:
+        return np.where(aligned.present, manifest.cutoff, np.nan)
+    if not may_leak:
         raise UserError(
             f"user_feature '{manifest.name}' does not say up to which time its texts were written, "
-            "so that any may contain what is to be predicted; build it with a cut-off, or set "
-            "profile: pooled"
+            "so that any may contain what is to be predicted; build it with a cut-off (features "
+            "text --cutoff=...), name no user_feature, or take it all the same with "
+            "user_feature_may_leak: True"
         )
-    return np.where(aligned.present, manifest.cutoff, np.nan)
+    logging.getLogger().warning(
+        "user_feature '%s' may leak: nothing says when its texts were written, and every row sees "
+        "them (user_feature_may_leak); results with it prove nothing",
+        manifest.name,
+    )
+    return np.where(aligned.present, -np.inf, np.nan)
 
 
 def usable_in(

@@ -24,7 +24,7 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.features import load_feature
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
-from recbole_ext.models.multimodal.retriever_settings import text_feature
+from recbole_ext.models.multimodal.retriever_settings import check_may_leak, text_feature
 from recbole_ext.models.multimodal.stored_texts import open_user_texts, usable_in
 from recbole_ext.models.multimodal.ur4rec_parts import build_backbone, build_retriever
 from recbole_ext.models.refused_values import check_positive
@@ -92,6 +92,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
             hint = suggest(str(backbone), BACKBONES)
             raise UserError(f"backbone: '{backbone}' is neither SASRec nor GRU4Rec{hint}")
         text_feature(config)
+        check_may_leak(config)
         check_positive(config, ("temperature", "memory_items", "n_negatives", "retriever_layers"))
         if config["memory_items"] < 2 and not config["user_feature"]:
             raise UserError(

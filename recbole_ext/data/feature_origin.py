@@ -1,0 +1,53 @@
+"""Which version of a dataset's files a feature was made for.
+
+The files' bytes count and not the interactions of a run (``dataset_fingerprint`` of its result):
+these depend on how the run filters, and a feature is good for any filter, for it goes by tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_ext.features.manifest import Manifest
+
+_CHUNK = 1 << 20
+
+
+def origin_of(config: Any, suffixes: Sequence[str]) -> str | None:
+    """Return ``<file>:<digest>`` of the first file of a dataset that is there, as ``x.item:0f3a``.
+
+    Args:
+        config: With ``data_path`` (the dataset's folder) and ``dataset``.
+        suffixes: Of the files, the one that says most first: ``("item", "inter")``.
+    """
+    for suffix in suffixes:
+        path = Path(config["data_path"]) / f"{config['dataset']}.{suffix}"
+        if path.is_file():
+            return f"{path.name}:{_digest(path)}"
+    return None
+
+
+def changed_since(config: Any, manifest: Manifest) -> str | None:
+    """Return a sentence where the dataset's file is another than that of a feature, else ``None``.
+
+    Nothing is said where the feature knows no file, or the file is not there.
+    """
+    name, _, then = (manifest.dataset_fingerprint or "").rpartition(":")
+    path = Path(config["data_path"]) / name if name else None
+    if path is None or not path.is_file() or (now := _digest(path)) == then:
+        return None
+    return (
+        f"feature '{manifest.name}': {name} is another than the one it was made for ({now} here, "
+        f"{then} then); build it anew, which encodes only what has changed"
+    )
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while part := stream.read(_CHUNK):
+            digest.update(part)
+    return digest.hexdigest()[:16]

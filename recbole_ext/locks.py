@@ -1,0 +1,68 @@
+"""One process at a time in a folder; the second is told who holds it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no file locks of this kind
+    fcntl = None  # type: ignore[assignment]
+
+from recbole_ext.types import UserError
+
+LOCK = ".lock"
+"""File of a folder whose lock holds the folder; it says who has it."""
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder, which need not be there, and wait until it is free."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as stream:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def sole_use(folder: Path, rank: int = 0, what: str = "the run folder") -> Iterator[None]:
+    """Hold a folder; of several processes of one run the first holds it for all.
+
+    Args:
+        folder: The folder.
+        rank: Number of the process.
+        what: What the folder is, for the message.
+
+    Raises:
+        UserError: Another process is at work in it, or it cannot be written.
+    """
+    if rank != 0 or fcntl is None:
+        yield
+        return
+    try:
+        stream = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder / LOCK}: {error.strerror}; choose another place"
+        ) from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            who = stream.read(200).strip()
+            raise UserError(
+                f"another process is at work in {what} {folder}{f' ({who})' if who else ''}; wait "
+                "until it has ended"
+            ) from None
+        stream.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        stream.write(f"{os.getpid()} on {socket.gethostname()}, since {since}\n")
+        stream.flush()
+        yield
