@@ -177,6 +177,18 @@ def test_a_step_encodes_its_items_once(made, bank, more, frozen):
         torch.testing.assert_close(losses["retrieval"], alone)
 
 
+def test_a_step_asks_the_memory_once(made, monkeypatch):
+    """UR4Rec's proxies: for its scores, its losses and the bank."""
+    net, (train, _, _) = made(memory_bank_size=16, retriever="UR4Rec", retriever_config=QUIET)
+    calls, retrieve = [], net.retriever.retriever.retrieve
+    monkeypatch.setattr(
+        net.retriever.retriever, "retrieve", lambda *a: calls.append(0) or retrieve(*a)
+    )
+    losses = net.losses(next(iter(train)))
+    assert len(calls) == 1
+    assert losses["retrieval"] > 0 and losses["matching"] > 0
+
+
 def drawn_candidates(net: Any, batch: Any) -> torch.Tensor:
     """Return the candidates [B, 1 + K] that seed 2 draws."""
     torch.manual_seed(2)
