@@ -59,7 +59,7 @@ class MemoryBank(nn.Module):
         """Return the similarities of queries to the keys, [B, Q].
 
         Args:
-            queries: [B, D].
+            queries: [B, D], or several for a row [B, K, D], of which the nearest counts.
             ids: Items of the queries [B]: a key of the same item is no negative.
             temperature: Divides the similarities.
 
@@ -68,7 +68,10 @@ class MemoryBank(nn.Module):
         """
         hidden = (ids[:, None] == self.ids) | ~self.filled()  # [B, Q]
         keys = self.keys.clone()  # what comes in before the backward pass must not change them
-        return (exact(queries @ keys.T) / temperature).masked_fill(hidden, -torch.inf)
+        similarity = exact(queries @ keys.T)  # [B, Q] or [B, K, Q]
+        if similarity.dim() == 3:
+            similarity = similarity.amax(1)  # [B, Q]
+        return (similarity / temperature).masked_fill(hidden, -torch.inf)
 
 
 def bank_info_nce(
@@ -76,8 +79,11 @@ def bank_info_nce(
 ) -> Tensor:
     """Contrast each query's own key with the keys of a bank; cosines.
 
+    With several vectors for a query its similarity to a key is the largest of theirs, as in
+    :func:`~recbole_ext.modules.losses.match_info_nce`.
+
     Args:
-        queries: [B, D].
+        queries: [B, D], or [B, K, D].
         keys: Their positives [B, D]; no gradient passes.
         ids: Items of both [B].
         bank: Negatives. It is not changed.
@@ -86,9 +92,10 @@ def bank_info_nce(
     Returns:
         Mean over the batch, a scalar; 0 with an empty bank.
     """
-    queries, keys = exact(queries), exact(keys.detach())  # [B, D] each
-    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)  # [B, D] each
-    positive = (queries * keys).sum(1, keepdim=True) / temperature  # [B, 1]
+    queries, keys = exact(queries), exact(keys.detach())  # [B, D] or [B, K, D], and [B, D]
+    queries, keys = F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
+    several = queries if queries.dim() == 3 else queries.unsqueeze(1)  # [B, K, D]
+    positive = (several * keys.unsqueeze(1)).sum(-1).amax(1, keepdim=True) / temperature  # [B, 1]
     logits = torch.cat([positive, bank.logits(queries, ids, temperature)], dim=1)  # [B, 1 + Q]
     return -F.log_softmax(logits, dim=1)[:, 0].mean()
 

@@ -45,7 +45,9 @@ def item_feature(
 ) -> str:
     """Build a feature of the tiny items, some of them without it; return its folder."""
     texts = {f"i{i}": None if i in missing else f"{name} {i}" for i in range(N_ITEMS)}
-    return _build(folder, name, texts, Subject(name, "text", "item", "tiny"), Fake(size, tokens))
+    return write_feature(
+        folder, name, texts, Subject(name, "text", "item", "tiny"), Fake(size, tokens)
+    )
 
 
 def user_feature(
@@ -59,10 +61,10 @@ def user_feature(
     """Build a feature of the tiny users, with one cut-off or one of each; return its folder."""
     texts = {f"u{u}": None if u in missing else f"{name} {u}" for u in range(N_USERS)}
     subject = Subject(name, "text", "user", "tiny", cutoff=cutoff)
-    return _build(folder, name, texts, subject, Fake(), cutoffs)
+    return write_feature(folder, name, texts, subject, Fake(), cutoffs)
 
 
-def _build(
+def write_feature(
     folder: Path,
     name: str,
     texts: Any,
@@ -70,6 +72,7 @@ def _build(
     encoder: Fake,
     cutoffs: dict[str, float] | None = None,
 ) -> str:
+    """Build a feature of some texts; return its folder."""
     build(
         folder / name,
         texts,

@@ -1,9 +1,7 @@
-"""JointRec: the contract, its scores and losses by their definitions, and its four phases."""
+"""JointRec: the contract with each retriever, its scores and losses by their definitions."""
 
 from __future__ import annotations
 
-import json
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -12,16 +10,12 @@ import torch
 from contracts import ModelContract
 from recbole.utils import init_seed
 
-from recbole_ext.compare.ablation import ablation_of
-from recbole_ext.compare.overrides import Overrides
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.models.multimodal.jointrec import LOSSES, ScoreMix, rank_fusion
+from recbole_ext.modules.memory_bank import bank_info_nce
 from recbole_ext.modules.sampling import other_items
-from recbole_ext.quick_start import run
 from recbole_ext.registry import get_model
-from recbole_ext.trainer.batch_hooks import BatchHooks
-from recbole_ext.trainer.checkpoint import read_checkpoint
 from recbole_ext.types import UserError
 from tests.models.feature_help import item_feature
 
@@ -37,19 +31,45 @@ class Joint(ModelContract):
 
 
 class TestJointRec(Joint):
-    pass
+    settings = {"memory_bank_size": 0}
 
 
-class TestJointRecWithABank(Joint):
-    settings = {"memory_bank_size": 16, "sasrec_loss": "bpr", "hidden_dropout_prob": 0.1}
-
+class Banked(Joint):
     def test_losses_are_named_finite_scalars_that_sum_up(self, net, batch):
         # in training a batch is in the bank when it comes the second time
         super().test_losses_are_named_finite_scalars_that_sum_up(net.eval(), batch)
 
 
-class TestJointRecOfRanks(Joint):
+class TestJointRecWithABank(Banked):
+    settings = {"memory_bank_size": 16, "sasrec_loss": "bpr", "hidden_dropout_prob": 0.1}
+
+
+class TestJointRecOfRanks(Banked):
+    """And of texts and images."""
+
     settings = {"combine": "rank_fusion", "retriever": "MultimodalPreferenceRetriever"}
+
+    def make_config(self, data_path: Any, folder: Any, **more: Any) -> Config:
+        poster = item_feature(folder, "poster", size=10, missing=(5, 17))
+        return super().make_config(data_path, folder, **{"image_feature": poster, **more})
+
+
+OF_PROXIES = {
+    "retriever": "UR4Rec",
+    "retriever_config": {"n_proxies": 3, "retriever_size": 16, "retriever_inner_size": 32},
+}
+
+
+class TestJointRecOfProxies(Banked):
+    settings = {**OF_PROXIES, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1}
+
+
+class TestJointRecOfProxiesWithoutABank(Joint):
+    settings = {
+        **OF_PROXIES,
+        "retriever_config": {**OF_PROXIES["retriever_config"], "backbone": "GRU4Rec"},
+        "memory_bank_size": 0,
+    }
 
 
 @pytest.fixture
@@ -111,8 +131,8 @@ def test_the_losses_of_a_part_that_does_not_train_are_zero(made):
         found = net.losses(batch)
         assert tuple(found) == LOSSES
         for name in ("sasrec", "retrieval", "contrastive", "joint"):
-            assert bool(found[name].requires_grad) == (name not in zero), (frozen, name)
-            assert (float(found[name]) == 0) == (name in zero), (frozen, name)
+            assert found[name].requires_grad == (name not in zero), (frozen, name)
+            assert (found[name].item() == 0) == (name in zero), (frozen, name)
 
 
 def test_candidates_are_the_same_and_begin_with_the_target(made):
@@ -157,6 +177,18 @@ def test_a_step_encodes_its_items_once(made, bank, more, frozen):
         torch.testing.assert_close(losses["retrieval"], alone)
 
 
+def test_a_step_asks_the_memory_once(made, monkeypatch):
+    """UR4Rec's proxies: for its scores, its losses and the bank."""
+    net, (train, _, _) = made(memory_bank_size=16, retriever="UR4Rec", retriever_config=QUIET)
+    calls, retrieve = [], net.retriever.retriever.retrieve
+    monkeypatch.setattr(
+        net.retriever.retriever, "retrieve", lambda *a: calls.append(0) or retrieve(*a)
+    )
+    losses = net.losses(next(iter(train)))
+    assert len(calls) == 1
+    assert losses["retrieval"] > 0 and losses["matching"] > 0
+
+
 def drawn_candidates(net: Any, batch: Any) -> torch.Tensor:
     """Return the candidates [B, 1 + K] that seed 2 draws."""
     torch.manual_seed(2)
@@ -165,8 +197,16 @@ def drawn_candidates(net: Any, batch: Any) -> torch.Tensor:
     return torch.cat([target[:, None], negatives], dim=1)
 
 
-def test_the_bank_fills_with_keys_of_the_slow_encoder(made):
-    net, (train, _, _) = made(memory_bank_size=1000, bank_decay=0.5)
+QUIET = {**OF_PROXIES["retriever_config"], "retriever_dropout_prob": 0.0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"retriever": "UR4Rec", "retriever_config": QUIET}],
+    ids=["text", "proxies"],
+)
+def test_the_bank_fills_with_keys_of_the_slow_encoder(made, settings):
+    net, (train, _, _) = made(memory_bank_size=1000, bank_decay=0.5, **settings)
     assert len(net.bank.keys) == net.n_items - 1  # no longer than the catalogue
     batches = [batch for batch, _ in zip(train, range(3), strict=False)]
     optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
@@ -183,7 +223,7 @@ def test_the_bank_fills_with_keys_of_the_slow_encoder(made):
         place = (before + torch.arange(len(keys)))[-size:] % size
         torch.testing.assert_close(net.bank.keys[place], keys[-size:])
         assert torch.equal(net.bank.ids[place], batch[net.POS_ITEM_ID][-size:])
-    fast = net.retriever.content(batches[0][net.POS_ITEM_ID])
+    fast = net.retriever.key_encoder(batches[0][net.POS_ITEM_ID])
     assert not torch.allclose(fast, net.slow_content(batches[0][net.POS_ITEM_ID]), atol=1e-3)
     pushed = int(net.bank.n_pushed)
     net.eval().losses(batches[0])
@@ -191,11 +231,105 @@ def test_the_bank_fills_with_keys_of_the_slow_encoder(made):
 
 
 @pytest.mark.parametrize(
+    ("settings", "weight"),
+    [
+        ({"contrastive_weight": 0.3}, 0.3),
+        ({"contrastive_weight": 0.3, "retriever_config": {"contrastive_weight": 0.6}}, 0.6),
+        ({"retriever": "UR4Rec", "retriever_config": {**QUIET, "cl_weight": 0.4}}, 0.4),
+    ],
+    ids=str,
+)
+def test_the_banks_contrast_has_the_weight_of_the_one_that_it_replaces(made, settings, weight):
+    net, (train, _, _) = made(memory_bank_size=16, bank_temperature=0.2, **settings)
+    batch = next(iter(train))
+    net.losses(batch)  # fills the bank
+    target = batch[net.POS_ITEM_ID]
+    with torch.no_grad():
+        loss = net.eval().losses(batch)["contrastive"]
+        keys, queries = net.slow_content(target), net.retriever.towers(batch).queries
+    assert keys.shape[1] == net.bank.keys.shape[1] == queries.shape[-1]
+    expected = bank_info_nce(queries, keys, target, net.bank, 0.2)
+    assert loss.item() == pytest.approx(weight * expected.item(), rel=1e-5) != 0
+
+
+TEXT, PATCHES = 3, 4
+
+
+@pytest.mark.parametrize(
+    ("tokens", "fusion"),
+    [
+        ((0, 0), {"fusion": "late", "late": "concat"}),
+        ((0, 0), {"fusion": "late", "late": "gate"}),
+        ((TEXT, PATCHES), {"fusion": "late", "late": "attention"}),
+        ((TEXT, PATCHES), {"fusion": "early"}),
+        ((0, 0), {"fusion": "cross_modal", "use_id_key": True}),
+        ((TEXT, PATCHES), {"fusion": "cross_modal"}),
+        ((0, PATCHES), {"fusion": "token"}),
+    ],
+    ids=str,
+)
+def test_each_fusion_trains_inside(made, tmp_path, tokens, fusion):
+    """What each loss moves: its own part, and ``joint`` all of them."""
+    missing = {"size": 10, "missing": (5, 17)}
+    net, (train, _, test) = made(
+        text_feature=item_feature(tmp_path, "words", tokens=tokens[0]),
+        image_feature=item_feature(tmp_path, "poster", tokens=tokens[1], **missing),
+        retriever="MultimodalPreferenceRetriever",
+        retriever_config=fusion,
+        memory_bank_size=16,
+    )
+    with torch.no_grad():  # away from the start, where delta is zero and so is its key
+        net.retriever.content.delta.weight[1:].normal_(std=0.1)
+    moved: dict[str, set[str]] = {name: set() for name in LOSSES}
+    for batch in train:
+        for name, loss in net.losses(batch).items():
+            assert loss.isfinite(), name
+            net.zero_grad(set_to_none=True)
+            if loss.requires_grad:
+                loss.backward(retain_graph=True)
+            for weight, parameter in net.named_parameters():
+                if parameter.grad is not None and parameter.grad.any():
+                    assert parameter.grad.isfinite().all(), (name, weight)
+                    moved[name].add(weight)
+    # attention does not change when all keys shift alike
+    everything = {n for n, _ in net.named_parameters() if not n.endswith("key.bias")}
+    moved = {name: weights & everything for name, weights in moved.items()}
+    parts = {part: {n for n in everything if n.startswith(part)} for part in ("sas", "retriever")}
+    assert moved["joint"] == everything
+    assert moved["sasrec"] == parts["sas"]
+    assert moved["retrieval"] == parts["retriever"]
+    fusing = {n for n in everything if n.startswith("retriever.content.fusion.")}
+    for name in ("contrastive", "diversity"):  # an item without any content is in no profile
+        assert {n for n in fusing if not n.endswith("missing")} <= moved[name], name
+        assert moved[name] <= parts["retriever"], name
+    assert moved["consistency"] == {"retriever.content.projections.image.weight"}
+    batch = next(iter(test))[0]
+    with torch.no_grad():
+        scores = net.eval().full_sort_predict(batch)
+        batch[net.ITEM_ID] = torch.full((len(batch),), 17)
+        torch.testing.assert_close(net.predict(batch), scores[:, 17])
+
+
+def test_of_one_modality_there_is_nothing_to_be_consistent_with(made, tmp_path):
+    """JointRec's weight is for two; one of the retriever's own is refused."""
+    images = {"text_feature": None, "image_feature": item_feature(tmp_path, "poster")}
+    images["retriever"] = "MultimodalPreferenceRetriever"
+    net, (train, _, _) = made(consistency_weight=0.5, **images)
+    assert net.losses(next(iter(train)))["consistency"].item() == 0
+    with pytest.raises(UserError, match="consistency_weight: of one modality there is nothing"):
+        made(retriever_config={"consistency_weight": 0.5}, **images)
+
+
+@pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
         ({"combine": "sum"}, "combine: 'sum' is none of learned, rank_fusion"),
         ({"retriever": "BPR"}, "retriever: 'BPR' is none of TextPreferenceRetriever, Multi"),
+        ({"retriever": "UR4rec"}, "retriever: 'UR4rec' is none of.*did you mean 'UR4Rec'"),
+        ({**OF_PROXIES, "retriever_config": {"n_proxies": 3, "memory_items": 0}}, "memory_items: "),
+        ({"retriever": "UR4Rec", "retriever_config": {"fusion": "late"}}, "'?fusion'?"),
         ({"joint_negatives": 0}, "joint_negatives: 0 is not between 1 and"),
+        ({"contrastive_weight": -0.1}, "contrastive_weight: -0.1 is not between 0 and"),
         ({"retriever_config": {"fuson": "late"}}, "'?fuson'?"),
         ({"retriever_config": {"retrieval_loss": "mse"}}, "retrieval_loss: 'mse' is none of"),
         ({"text_feature": None}, "text_feature: name the stored texts"),
@@ -205,152 +339,3 @@ def test_what_cannot_be_meant(wrong, sentence, tiny_data_path, tmp_path):
     config = Joint().make_config(tiny_data_path, tmp_path, **wrong)
     with pytest.raises(UserError, match=sentence):
         get_model("JointRec").check_settings(config, None)
-
-
-# ---- phases
-
-PHASES = [
-    {"name": "pretrain_sasrec", "train": ["sasrec.*"], "losses": ["sasrec"], "epochs": 1},
-    {
-        "name": "pretrain_retriever",
-        "train": ["retriever.*"],
-        "losses": ["retrieval", "contrastive", "consistency", "diversity"],
-        "epochs": 1,
-    },
-    {"name": "joint_finetune", "epochs": 1},
-    {"name": "end_to_end", "losses": ["joint"], "epochs": 1},
-]
-CALLBACKS: list[Any] = [
-    {"Alternate": {"phases": PHASES}},
-    {
-        "Distill": {
-            "phase": "joint_finetune",
-            "margin": -5.0,
-            "pairs": [
-                {"teacher": "sasrec", "student": "retriever", "weight": 0.5},
-                {"teacher": "retriever", "student": "sasrec", "weight": 0.5},
-            ],
-        }
-    },
-    {
-        "AdaptiveAlternate": {
-            "phase": "joint_finetune",
-            "min_steps": 1,
-            "max_steps": 2,
-            "parts": [
-                {"name": "sasrec", "train": ["sasrec.*"], "losses": ["sasrec", "distill_sasrec"]},
-                {
-                    "name": "retriever",
-                    "train": ["retriever.*"],
-                    "losses": ["retrieval", "contrastive", "distill_retriever"],
-                },
-            ],
-        }
-    },
-    {"LossCurriculum": {"weights": {"contrastive": {"kind": "step", "values": [[0, 0.2]]}}}},
-    {"Freeze": {"rules": [{"pattern": "sasrec.item_embedding.*", "from_epoch": 3}]}},
-]
-
-
-@pytest.fixture
-def settings(tiny_settings, tmp_path):
-    feature = item_feature(tmp_path, "title")
-    more = {"text_feature": feature, "memory_bank_size": 16, "epochs": 4, "topk": [5]}
-    return {**tiny_settings, **SMALL, **more, "valid_metric": "NDCG@5", "callbacks": CALLBACKS}
-
-
-def test_each_phase_moves_its_own_part(settings, tmp_path, monkeypatch):
-    moved: list[tuple[str, set[str]]] = []
-    step, before = BatchHooks._after_step, {}
-
-    def look(trainer: BatchHooks, *arguments: Any) -> None:
-        step(trainer, *arguments)
-        now = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
-        parts = {n.split(".")[0] for n in before if not torch.equal(before[n], now[n])}
-        if "sasrec.item_embedding.weight" in before:
-            names = [n for n in before if not torch.equal(before[n], now[n])]
-            parts |= {"items"} & {"items" for n in names if n == "sasrec.item_embedding.weight"}
-            moved.append((trainer.state.phase, parts))
-        before.update(now)
-
-    monkeypatch.setattr(BatchHooks, "_after_step", look)
-    run("JointRec", "tiny", config_dict={**settings, "output_dir": str(tmp_path / "run")})
-    by_phase: dict[str, list[set[str]]] = {}
-    for phase, parts in moved:
-        by_phase.setdefault(phase, []).append(parts)
-    assert list(by_phase) == [phase["name"] for phase in PHASES]
-    assert all(parts == {"sasrec", "items"} for parts in by_phase["pretrain_sasrec"])
-    assert all(parts == {"retriever"} for parts in by_phase["pretrain_retriever"])
-    joint = by_phase["joint_finetune"]
-    assert {"mix", "sasrec", "items"} in joint and {"mix", "retriever"} in joint, "in turns"
-    assert not any({"sasrec", "retriever"} <= parts for parts in joint)
-    assert all(parts == {"mix", "sasrec", "retriever"} for parts in by_phase["end_to_end"])
-
-
-@pytest.mark.parametrize("phase", [0, 1, 2, 3])
-def test_a_run_that_was_broken_off_in_a_phase_ends_as_the_whole_one(
-    phase, settings, tmp_path, monkeypatch
-):
-    def run_in(name: str) -> None:
-        run("JointRec", "tiny", config_dict={**settings, "output_dir": str(tmp_path / name)})
-
-    run_in("whole")
-    step = BatchHooks._after_step
-
-    def kill(trainer: BatchHooks, *arguments: Any) -> None:
-        step(trainer, *arguments)
-        if trainer.state.epoch == phase and trainer.state.step % trainer.state.steps_per_epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(BatchHooks, "_after_step", kill)
-    with pytest.raises(KeyboardInterrupt):
-        run_in("broken")
-    monkeypatch.setattr(BatchHooks, "_after_step", step)
-    run(resume=tmp_path / "broken")
-    whole, resumed = (read_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "broken"))
-    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
-    for name, value in whole["state_dict"].items():
-        assert torch.equal(value, resumed["state_dict"][name]), name
-    records = [
-        (tmp_path / n / "metrics.jsonl").read_text().splitlines() for n in ("whole", "broken")
-    ]
-    assert len(records[0]) == len(records[1]) == 4
-
-
-ENDS = (8, 20, 36, 48)
-"""Epochs at which the phases of properties/ablation/JointRec.yaml end."""
-
-
-def in_four_epochs(given: Any, key: str = "") -> Any:
-    """Return settings of callbacks with phases of one epoch, and with what begins in them."""
-    if isinstance(given, dict):
-        return {name: in_four_epochs(value, name) for name, value in given.items()}
-    if isinstance(given, list):
-        return [in_four_epochs(value) for value in given]
-    if key in ("begin", "from_epoch"):
-        return sum(end <= given for end in ENDS)  # the phase that it falls in
-    if key in ("until", "until_epoch"):
-        return sum(start < given for start in (0, *ENDS[:-1]))  # the end of that phase
-    return {"epochs": 1, "min_steps": 1, "max_steps": 2}.get(key, given)
-
-
-def test_the_ablation_has_what_the_model_has(settings, tmp_path):
-    """A loss or a part that is not there ends a run with a sentence."""
-    found = ablation_of("JointRec", Overrides({}))
-    names = [one.name for one in found.variants]
-    assert names == [
-        *("+ alternation", "+ curriculum", "+ bank", "+ distillation", "+ unfreezing"),
-        *("+ uncertainty", "+ all"),
-    ]
-    phases = found.by_model["JointRec"]["callbacks"][0]["Alternate"]["phases"]
-    assert tuple(accumulate(phase["epochs"] for phase in phases)) == ENDS
-    for one in found.variants:
-        given = {**settings, **found.by_model["JointRec"], **one.settings}
-        callbacks, folder = in_four_epochs(given["callbacks"]), tmp_path / one.name
-        run(
-            "JointRec",
-            "tiny",
-            config_dict={**given, "callbacks": callbacks, "output_dir": str(folder)},
-        )
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3], one.name

@@ -13,6 +13,9 @@ from recbole.utils import init_seed
 from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.types import UserError
 from tests.models.feature_help import item_feature
+from tests.models.phase_help import moves, properties
+
+LAST = "joint_multimodal"
 
 
 class Multimodal(ModelContract):
@@ -147,3 +150,25 @@ def test_it_knows_what_is_covered(tiny_data_path, tmp_path):
 def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         build(tiny_data_path, tmp_path, **settings)
+
+
+def test_texts_then_images_then_both(tiny_data_path, tmp_path, monkeypatch):
+    """The plan of MultimodalPreferenceRetriever-phases.yaml: what moves in each of its phases."""
+    (plan,) = properties("MultimodalPreferenceRetriever-phases")["callbacks"]
+    phases = plan["Alternate"]["phases"]
+    assert [phase["name"] for phase in phases] == ["pretrain_text", "pretrain_image", LAST]
+    assert all(phase["until"] == {"metric": "ndcg@10", "patience": 3} for phase in phases[:2])
+    short = [{**{k: v for k, v in p.items() if k != "until"}, "epochs": 1} for p in phases]
+    more = {"callbacks": [{"Alternate": {"phases": short}}], "epochs": 9}
+    config = Multimodal().make_config(tiny_data_path, tmp_path, **more)
+    settings = {**config.external_config_dict, "output_dir": str(tmp_path / "run")}
+    found: dict[str, set[str]] = {}
+    for phase, _, names in moves(Multimodal.model, settings, monkeypatch):
+        found.setdefault(phase, set()).update(names)
+    user = {n for n in found[LAST] if n.startswith("user_")} | {"score.log_scale"}
+    of_text, of_image = (f"content.projections.{kind}.weight" for kind in ("text", "image"))
+    assert list(found) == ["pretrain_text", "pretrain_image", LAST]
+    assert found["pretrain_text"] == {of_text, *user}
+    assert found["pretrain_image"] == {of_image, *user}
+    others = {"content.delta.weight", "content.fusion.mix.weight", "content.fusion.missing"}
+    assert found[LAST] == {of_text, of_image, *user, *others}

@@ -59,6 +59,20 @@ def test_the_loss_is_the_one_of_the_paper():
     assert keys.grad is None and queries.grad.abs().sum() > 0
 
 
+def test_of_several_queries_the_nearest_counts():
+    bank = MemoryBank(6, 4)
+    bank.push(vectors(4, 1), torch.tensor([5, 6, 2, 9]))
+    queries, keys, ids = vectors(6).view(3, 2, 4), vectors(3, 2), torch.tensor([1, 2, 9])
+    loss = bank_info_nce(queries, keys, ids, bank, temperature=0.2)
+    wanted = []
+    for qs, k, i in zip(queries, keys, ids.tolist(), strict=True):
+        others = zip(bank.keys[:4], [5, 6, 2, 9], strict=True)
+        asked = [k, *(other for other, j in others if j != i)]
+        cos = [max(float(F.cosine_similarity(q, key, dim=0)) for q in qs) for key in asked]
+        wanted.append(-cos[0] / 0.2 + math.log(sum(math.exp(c / 0.2) for c in cos)))
+    assert float(loss) == pytest.approx(sum(wanted) / 3, rel=1e-5)
+
+
 def test_the_slow_copy_follows():
     fast = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
     slow = SlowCopy(fast, decay=0.9)

@@ -1,6 +1,7 @@
 """JointRec: SASRec and a preference retriever, whose scores are added.
 
-SASRec knows what follows what; a retriever knows what items are about. The score is
+SASRec knows what follows what; a retriever (of texts, of texts and images, or UR4Rec with a
+backbone of its own) knows what items are about. The score is
 s_sasrec / t_1 + g(u, i) s_retriever / t_2, with learned temperatures and a gate
 g = sigmoid(a . h_u + b . e_i + c). Adding two softmaxes instead would keep SASRec's first item
 nearly always.
@@ -23,6 +24,7 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.multimodal.textpreferenceretriever import Towers
+from recbole_ext.models.multimodal.ur4rec_parts import Retrieved
 from recbole_ext.models.refused_values import check_words
 from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.distillation import candidate_loss
@@ -36,23 +38,25 @@ from recbole_ext.types import Losses, UserError
 CHOICES = {
     "sasrec_loss": ("softmax", "bpr"),
     "combine": ("learned", "rank_fusion"),
-    "retriever": ("TextPreferenceRetriever", "MultimodalPreferenceRetriever"),
+    "retriever": ("TextPreferenceRetriever", "MultimodalPreferenceRetriever", "UR4Rec"),
 }
 """Settings that take one of a few words."""
 RANGES = {
     "joint_negatives": (1, 1e6),
     "rank_constant": (1e-6, 1e6),
+    "contrastive_weight": (0, 1e6),
+    "consistency_weight": (0, 1e6),
+    "diversity_weight": (0, 1e6),
     "memory_bank_size": (0, 1e9),
     "bank_temperature": (0.01, 10),
     "bank_decay": (0, 1),
-    "bank_weight": (0, 1e6),
     "hidden_dropout_prob": (0, 0.99),
     "attn_dropout_prob": (0, 0.99),
 }
 """Settings and the range of their values."""
-LOSSES = ("sasrec", "joint", "retrieval", "contrastive", "consistency", "diversity")
+LOSSES = ("sasrec", "joint", "retrieval", "contrastive", "matching", "consistency", "diversity")
 """Names of the losses, the same in every batch."""
-OF_RETRIEVER = {"rec": "retrieval"}
+OF_RETRIEVER = {"rec": "retrieval", "cl": "contrastive", "cf": "matching"}
 """What a loss of the retriever is called here, where it is called otherwise."""
 OWN_TRAINING = ("callbacks", "epochs", "item_init", "retriever_config")
 """Settings of the whole that are none of the retriever's."""
@@ -78,7 +82,6 @@ class JointRec(ExtRecommender, SequentialRecommender):
         self.rank_constant = config["rank_constant"]
         self.n_negatives = config["joint_negatives"]
         self.temperature = config["bank_temperature"]
-        self.bank_weight = config["bank_weight"]
         self.sasrec = build_sas_encoder(config, self.n_items, self.max_seq_length)
         theirs = retriever_config(config)
         self.retriever = theirs.model_class(theirs, dataset)
@@ -86,10 +89,12 @@ class JointRec(ExtRecommender, SequentialRecommender):
         self.score_sets: dict[str, Tensor] = {}
         self.bank: MemoryBank | None = None
         if config["memory_bank_size"]:
-            self.slow_content = SlowCopy(self.retriever.content, config["bank_decay"])
-            width = self.retriever.content.delta.embedding_dim
-            self.bank = MemoryBank(min(config["memory_bank_size"], self.n_items - 1), width)
-            self.retriever.contrastive_weight = 0.0  # the bank's stands in its place
+            self.slow_content = SlowCopy(self.retriever.key_encoder, config["bank_decay"])
+            n_keys = min(config["memory_bank_size"], self.n_items - 1)
+            self.bank = MemoryBank(n_keys, self.retriever.key_size)
+            # its contrast stands in the place of that within a batch, and has its weight
+            self.bank_weight = self.retriever.contrastive_weight
+            self.retriever.contrastive_weight = 0.0
 
     @staticmethod
     def _check_choices(config: Any) -> None:
@@ -125,7 +130,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
         h = self.encode(interaction)  # [B, D]
         emb = self.item_weight[candidates]  # [B, 1 + K, D]
         ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, 1 + K]
-        towers: Towers | None = None
+        towers: Towers | Retrieved | None = None
         if _trains(self.retriever):  # encoded once, for its scores and its losses
             towers = self.retriever.towers(interaction, candidates)
             theirs = self.retriever.match(towers.user, towers.vectors[towers.candidates])
@@ -142,11 +147,11 @@ class JointRec(ExtRecommender, SequentialRecommender):
             named = self.retriever.losses(interaction, towers)
             found.update({OF_RETRIEVER.get(name, name): loss for name, loss in named.items()})
             if self.bank is not None:
-                found["contrastive"] = self.bank_weight * self._bank_loss(towers.user, target)
+                found["contrastive"] = self.bank_weight * self._bank_loss(towers.queries, target)
         return found
 
     def _bank_loss(self, users: Tensor, target: Tensor) -> Tensor:
-        """Contrast users [B, D] with their targets [B] against the bank, which then has these."""
+        """Contrast users [B, D] or [B, K, D] with targets [B] by the bank, which then has these."""
         assert self.bank is not None
         keys = self.slow_content(target)  # [B, D]
         loss = bank_info_nce(users, keys, target, self.bank, self.temperature)
@@ -251,6 +256,8 @@ def retriever_config(config: Any) -> Config:
     known = Config(name, config["dataset"]).resolved.keys() - set(OWN_TRAINING)
     given = getattr(config, "resolved", config.final_config_dict)
     shared = {key: value for key, value in given.items() if key in known and key != "model"}
+    if not (config["text_feature"] and config["image_feature"]):
+        shared.pop("consistency_weight", None)  # of one modality there is nothing to be so with
     own = config["retriever_config"] or {}
     theirs = Config(name, config["dataset"], None, {**shared, **own})
     theirs["device"] = config["device"]

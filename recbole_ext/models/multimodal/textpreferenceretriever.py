@@ -62,6 +62,11 @@ class Towers:
     negatives: Tensor
     candidates: Tensor | None = None
 
+    @property
+    def queries(self) -> Tensor:
+        """What of each user is contrasted with keys: the one vector [B, D]."""
+        return self.user
+
 
 class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
     """Two towers over stored texts."""
@@ -208,6 +213,16 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
     def match(self, user: Tensor, items: Tensor) -> Tensor:
         """Return the scores [B, K] of vectors of users [B, D] and of their items [B, K, D]."""
         return self.score((items @ user.unsqueeze(-1)).squeeze(-1))  # [B, K]
+
+    @property
+    def key_encoder(self) -> nn.Module:
+        """Item ids [n] -> the keys [n, D] that the queries of users are contrasted with."""
+        return self.content
+
+    @property
+    def key_size(self) -> int:
+        """Width D of the keys."""
+        return self.content.delta.embedding_dim
 
     def usable_profiles(self, interaction: Any) -> Tensor:
         """Say which rows [B] may see the text of their user; others have the prefix alone."""

@@ -26,7 +26,12 @@ from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.models.multimodal.retriever_settings import check_may_leak, text_feature
 from recbole_ext.models.multimodal.stored_texts import open_user_texts, usable_in
-from recbole_ext.models.multimodal.ur4rec_parts import build_backbone, build_retriever
+from recbole_ext.models.multimodal.ur4rec_parts import (
+    ItemKeys,
+    Retrieved,
+    build_backbone,
+    build_retriever,
+)
 from recbole_ext.models.refused_values import check_positive
 from recbole_ext.modules.feature_source import FeatureSource
 from recbole_ext.modules.losses import (
@@ -58,8 +63,8 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
         self.check_settings(config, dataset)
         self.memory_items = config["memory_items"]
         self.temperature = config["temperature"]
-        self.cl_weight = config["cl_weight"]
-        self.cf_weight = config["cf_weight"]
+        self.contrastive_weight = config["cl_weight"]
+        self.matching_weight = config["cf_weight"]
         self.diversity_weight = config["diversity_weight"]
         self.n_negatives = config["n_negatives"]
         self.time_field = config["TIME_FIELD"]
@@ -102,30 +107,46 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
 
     def encode(self, interaction: Any) -> Tensor:
         """Return the state of each history, [B, D]."""
-        return self._state(interaction, self.retriever.retrieve(*self.memory(interaction)))
+        return self._state(interaction, self.queries(interaction))
 
-    def losses(self, interaction: Any) -> Losses:
+    def towers(self, interaction: Any, candidates: Tensor | None = None) -> Retrieved:
+        """Encode once what the losses of a training batch are computed of.
+
+        Args:
+            interaction: Histories and users.
+            candidates: Ids of items [B, C] that are to be scored beside.
+        """
+        memory, mask = self.memory(interaction)  # [B, m, F], [B, m]
+        proxies = self.retriever.retrieve(memory, mask)  # [B, K, d]
+        state, items = self._state(interaction, proxies), self.encoder.item_embedding.weight
+        return Retrieved(state, items, candidates, proxies, memory, mask)
+
+    def losses(self, interaction: Any, towers: Retrieved | None = None) -> Losses:
         """Return ``rec`` (the backbone's cross-entropy) and, weighted, ``cl`` and ``cf``.
 
         And ``diversity`` of the proxies where it has a weight. All but the first are zeros while
         nothing of the retriever trains.
+
+        Args:
+            interaction: Histories, users and targets.
+            towers: Of them, where they are encoded already.
         """
         target = interaction[self.POS_ITEM_ID]  # [B]
-        memory, mask = self.memory(interaction)  # [B, m, F], [B, m]
-        proxies = self.retriever.retrieve(memory, mask)  # [B, K, d]
-        h = self._state(interaction, proxies)  # [B, D]
-        table = self.encoder.item_embedding
-        rec = item_cross_entropy(h, table.weight, target)
+        towers = self.towers(interaction) if towers is None else towers
+        table, proxies = self.encoder.item_embedding, towers.queries  # [B, K, d]
+        rec = item_cross_entropy(towers.user, table.weight, target)
+        names = ["cl", "cf", *(["diversity"] if self.diversity_weight else [])]
+        found = {"rec": rec, **dict.fromkeys(names, torch.zeros_like(rec))}
         if not any(weight.requires_grad for weight in self.retriever.parameters()):
-            names = ["cl", "cf", *(["diversity"] if self.diversity_weight else [])]
-            return {"rec": rec, **dict.fromkeys(names, torch.zeros_like(rec))}
-        items = self.retriever.encode_items(table(target))  # [B, d]
-        cl = match_info_nce(proxies, items, temperature=self.temperature, ids=target)
+            return found
+        if self.contrastive_weight:
+            items = self.retriever.encode_items(table(target))  # [B, d]
+            cl = match_info_nce(proxies, items, temperature=self.temperature, ids=target)
+            found["cl"] = self.contrastive_weight * cl
         others = other_items(target, self.n_negatives, self.n_items)  # [B, n]
         asked = table(torch.cat([target.unsqueeze(1), others], 1))  # [B, 1 + n, D]
-        logits = self.retriever.match(memory, mask, asked)  # [B, 1 + n]
-        cf = matching_bce(logits[:, 0], logits[:, 1:])
-        found = {"rec": rec, "cl": self.cl_weight * cl, "cf": self.cf_weight * cf}
+        logits = self.retriever.match(towers.memory, towers.mask, asked)  # [B, 1 + n]
+        found["cf"] = self.matching_weight * matching_bce(logits[:, 0], logits[:, 1:])
         if self.diversity_weight:
             found["diversity"] = self.diversity_weight * diversity(proxies)
         return found
@@ -145,11 +166,29 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
         h, table = self.encode(interaction), self.encoder.item_embedding
         if candidates is None:
             return h @ table.weight.T  # [B, N]
-        return (table(candidates) @ h.unsqueeze(-1)).squeeze(-1)  # [B, K]
+        return self.match(h, table(candidates))  # [B, K]
+
+    def match(self, user: Tensor, items: Tensor) -> Tensor:
+        """Return the scores [B, K] of states [B, D] and of embeddings of their items [B, K, D]."""
+        return (items @ user.unsqueeze(-1)).squeeze(-1)  # [B, K]
 
     def result_extra(self) -> dict[str, Any]:
         """Return what ``result.json`` says: the share of items that have a text."""
         return {"coverage": {"text": float(self.texts.present[1:].float().mean())}}
+
+    @property
+    def key_encoder(self) -> nn.Module:
+        """Item ids [n] -> the keys [n, d] that the queries of users are contrasted with."""
+        return ItemKeys(self.encoder.item_embedding, self.retriever)
+
+    @property
+    def key_size(self) -> int:
+        """Width d of the keys."""
+        return self.retriever.proxies.shape[1]
+
+    def queries(self, interaction: Any) -> Tensor:
+        """Return what of each user is contrasted with keys, [B, K, d]: the proxies."""
+        return self.retriever.retrieve(*self.memory(interaction))
 
     def memory(self, interaction: Any) -> tuple[Tensor, Tensor]:
         """Return Z of each row [B, m or m + 1, F], and what of it counts [B, m or m + 1]."""

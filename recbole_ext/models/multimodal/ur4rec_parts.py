@@ -1,8 +1,11 @@
-"""The two parts of UR4Rec, built from its settings."""
+"""The two parts of UR4Rec, built from its settings, and its items as both of them see these."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor, nn
 
 from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.bert_init import bert_folder, bert_sizes, load_bert
@@ -79,3 +82,41 @@ def build_retriever(config: Any, memory_size: int) -> ProxyRetriever:
     if folder is not None:
         load_bert(retriever.layer, retriever.LayerNorm, folder)
     return retriever
+
+
+@dataclass
+class Retrieved:
+    """A training batch, encoded once for all that is computed of it.
+
+    Attributes:
+        user: The backbone's states [B, D].
+        vectors: Its item embeddings [N, D].
+        candidates: Ids of items that are to be scored [B, C], if any are.
+        queries: The proxies [B, K, d].
+        memory: What they asked, Z [B, m, F].
+        mask: What of it counts [B, m].
+    """
+
+    user: Tensor
+    vectors: Tensor
+    candidates: Tensor | None
+    queries: Tensor
+    memory: Tensor
+    mask: Tensor
+
+
+class ItemKeys(nn.Module):
+    """Item ids -> the keys of the contrast L_CL: the backbone's embeddings, by the retriever.
+
+    Args:
+        table: The backbone's item embeddings.
+        retriever: Maps them without a memory.
+    """
+
+    def __init__(self, table: nn.Embedding, retriever: ProxyRetriever) -> None:
+        super().__init__()
+        self.table, self.retriever = table, retriever
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the keys of items, [n] -> [n, d]."""
+        return self.retriever.encode_items(self.table(ids))
