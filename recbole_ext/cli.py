@@ -169,7 +169,8 @@ def _compare(arguments: list[str]) -> int:
         list(dict.fromkeys(filter(None, options.get(name, "").split(","))))
         for name in ("models", "datasets")
     )
-    _need(options, ("models", "datasets"), "compare --models=Pop,BPR --datasets=ml-100k")
+    lists = {"models": models, "datasets": datasets}
+    _need(lists, ("models", "datasets"), "compare --models=Pop,BPR --datasets=ml-100k")
     from recbole_ext.compare.overrides import read_overrides
 
     files = options.get("config_files", "").split()

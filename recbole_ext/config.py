@@ -37,7 +37,7 @@ from recbole_ext.registry import (
     is_accelerated,
 )
 from recbole_ext.settings_check import check_keys, check_types, typed_comments
-from recbole_ext.settings_reading import Loader, parse_overrides, read_yaml
+from recbole_ext.settings_reading import Loader, lay_over, parse_overrides, read_yaml
 from recbole_ext.settings_values import check_metrics, check_values
 from recbole_ext.types import UserError
 
@@ -145,7 +145,7 @@ class Config(RecBoleConfig):
         self.layers = _layers(model, model_class, dataset)
         self.internal_config_dict = {"MODEL_TYPE": model_class.type}
         for path in self.layers:
-            _merge(self.internal_config_dict, read_yaml(path))
+            lay_over(self.internal_config_dict, read_yaml(path))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         known = {key for path in self.layers for key in read_yaml(path)}
@@ -154,7 +154,7 @@ class Config(RecBoleConfig):
         check_keys(tops, known, self.model, self.model_class, _keys_of_models)
         merged = copy.deepcopy(self.internal_config_dict)
         for source in self._sources:
-            _merge(merged, copy.deepcopy(source))
+            lay_over(merged, copy.deepcopy(source))
         if (
             self.model_class.type == ModelType.SEQUENTIAL
             and merged.get("loss_type") == "CE"
@@ -294,29 +294,6 @@ def _layers(model: str, model_class: Any, dataset: str) -> list[Path]:
         files += [theirs / "model" / f"{yaml_name}.yaml", paths.model_yaml(model)]
     files += [theirs / "dataset" / f"{dataset}.yaml", paths.dataset_yaml(dataset), *on_dataset]
     return [path for path in files if path is not None and path.is_file()]
-
-
-def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay ``source`` over ``target``: ``eval_args`` entry by entry, what is not dotted whole."""
-    for key, value in source.items():
-        if "." in key:
-            _set_nested(target, key, value)
-        elif key == "eval_args" and isinstance(value, dict) and isinstance(target.get(key), dict):
-            target[key] = {**target[key], **value}
-        else:
-            target[key] = value
-
-
-def _set_nested(target: dict[str, Any], dotted: str, value: Any) -> None:
-    *outer, last = dotted.split(".")
-    place = target
-    for name in outer:
-        inner = place.get(name)
-        if inner is not None and not isinstance(inner, dict):
-            raise UserError(f"--{dotted}: '{name}' is {inner!r}, which has no entries")
-        place[name] = dict(inner or {})
-        place = place[name]
-    place[last] = value
 
 
 def _keys_of_models() -> dict[str, str]:

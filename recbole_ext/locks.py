@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
@@ -26,7 +28,7 @@ def lock(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f".{folder.name}.lock"), "w") as stream:
         if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            _flock(stream, fcntl.LOCK_EX)
         yield
 
 
@@ -53,16 +55,37 @@ def sole_use(folder: Path, rank: int = 0, what: str = "the run folder") -> Itera
         ) from None
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             stream.seek(0)
             who = stream.read(200).strip()
             raise UserError(
                 f"another process is at work in {what} {folder}{f' ({who})' if who else ''}; wait "
                 "until it has ended"
             ) from None
-        stream.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        stream.write(f"{os.getpid()} on {socket.gethostname()}, since {since}\n")
-        stream.flush()
+        with suppress(OSError):  # a full disk: the next one is not told who
+            os.ftruncate(stream.fileno(), 0)
+            os.write(
+                stream.fileno(),
+                f"{os.getpid()} on {socket.gethostname()}, since {since}\n".encode(),
+            )
         yield
+
+
+def _flock(stream: IO[str], how: int) -> None:
+    """Lock a file; where its file system knows no locks (NFS without lockd) say so and go on.
+
+    Raises:
+        BlockingIOError: Another process has it, and waiting was not asked for.
+    """
+    try:
+        fcntl.flock(stream, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        logging.getLogger(__name__).warning(
+            "%s cannot be locked (%s): nothing keeps a second process out",
+            stream.name,
+            error.strerror,
+        )

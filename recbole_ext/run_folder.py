@@ -24,7 +24,7 @@ from recbole_ext.atomic import replacing
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
 
-WRITTEN = ("result.json", "metrics.jsonl", "best.pt", "last.pt", "train.log", "per_user.parquet")
+WRITTEN = ("result.json", "metrics.jsonl", "best.pt", "last.pt", "per_user.parquet")
 """What a run writes beside ``config.yaml``, by which a run is known."""
 _LEAST_BYTES = 1 << 16
 _LIBRARIES = (
@@ -84,7 +84,7 @@ def clear_unused(folder: Path, there: Container[str]) -> None:
         return
     if "tensorboard" not in there:
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    for name in {"config.yaml", "train.log", ".lock"}:
+    for name in ("train.log", ".lock", "config.yaml"):  # last, what the folder is known by
         if name not in there:
             (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it holds something else

@@ -47,8 +47,7 @@ POSITIVE = (
     "embedding_size",
     "nproc",
 )
-MOST_NAMED = 4
-"""Settings of one value beyond which naming them all says nothing."""
+_NOT_MEANT = {"model", "dataset", *general_arguments, "epochs", "stopping_step", "eval_step"}
 EXAMPLES = {
     "callbacks": "'- Freeze: {rules: [...]}', a line each",
     "user_inter_num_interval": "'[5,inf)' or None",
@@ -117,11 +116,12 @@ def check_keys(
         *evaluation_arguments,
         *dataset_arguments,
     }
-    for key, sentence in NO_SETTINGS.items():
-        if key in given:
-            raise UserError(sentence)
     allowed = given.get("allow_keys") or ()
-    names |= {allowed} if isinstance(allowed, str) else set(allowed)
+    allowed = {allowed} if isinstance(allowed, str) else set(allowed)
+    for key, sentence in NO_SETTINGS.items():
+        if key in given and key not in allowed:
+            raise UserError(sentence)
+    names |= allowed
     unknown = [key for key in given if key not in names]
     if not unknown:
         return
@@ -183,7 +183,7 @@ def bad_settings_of(config: Any) -> Iterator[None]:
             raise
         what = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
         what = what.strip().splitlines()[0] if what.strip() else type(error).__name__
-        named = _settings_in(what, config.resolved)
+        named = _settings_in(what, config)
         hint = f"change {' or '.join(named)}" if named else "see the model's keys"
         raise UserError(
             f"{config['model']} cannot be built with these settings: {what}; {hint} "
@@ -191,19 +191,23 @@ def bad_settings_of(config: Any) -> Iterator[None]:
         ) from error
 
 
-def _settings_in(sentence: str, settings: Mapping[str, Any]) -> list[str]:
-    """Return the settings whose name or value a library's sentence names, as ``key: value``.
+def _settings_in(sentence: str, config: Any) -> list[str]:
+    """Return the settings that a library's sentence is about, as ``key: value``.
 
-    Names count first; a value only where few settings have it.
+    Only those that are not as they come count, by name or by value; names without an underscore
+    are words, and what a run is called or how long it is no model's sentence is about.
     """
-    words = set(re.findall(r"[\w.+-]+\w", sentence))
-    scalars = {k: v for k, v in settings.items() if isinstance(v, (str, float, int)) and v != ""}
-    found = [key for key in scalars if key in words] or [
-        key
-        for key, value in scalars.items()
-        if not isinstance(value, bool) and str(value) in words and key not in ("model", "dataset")
+    words = set(re.findall(r"\w[\w.+-]*\w|\w", sentence))
+    defaults = config.internal_config_dict
+    changed = {
+        key: value
+        for key, value in config.resolved.items()
+        if type(value) in (str, int, float) and key not in _NOT_MEANT and value != defaults.get(key)
+    }
+    found = [key for key in changed if "_" in key and key in words] or [
+        key for key, value in changed.items() if str(value) in words
     ]
-    return [f"{key}: {scalars[key]}" for key in found] if len(found) <= MOST_NAMED else []
+    return [f"{key}: {changed[key]}" for key in found]
 
 
 def _keys_read_by(model_class: type) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,54 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def lay_over(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay ``source`` over ``target``: ``eval_args`` entry by entry, what is not dotted whole.
+
+    Raises:
+        UserError: A dotted key enters what has no entries.
+    """
+    for key, value in source.items():
+        if "." in key:
+            _set_nested(target, key, value)
+        elif key == "eval_args" and isinstance(value, dict) and isinstance(target.get(key), dict):
+            target[key] = {**target[key], **value}
+        else:
+            target[key] = value
+
+
+def _set_nested(target: dict[str, Any], dotted: str, value: Any) -> None:
+    *outer, last = dotted.split(".")
+    place = target
+    for name in outer:
+        inner = place.get(name)
+        if inner is not None and not isinstance(inner, dict):
+            raise UserError(f"--{dotted}: '{name}' is {inner!r}, which has no entries")
+        place[name] = dict(inner or {})
+        place = place[name]
+    place[last] = value
+
+
+def joined(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that do what the layers do one after the other over any others.
+
+    A dotted key stays one: what it is an entry of may lie below.
+
+    Args:
+        layers: Later ones stronger.
+    """
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            outer = key.partition(".")[0]
+            if outer == "eval_args" or outer in settings:
+                lay_over(settings, {key: value})
+            else:
+                settings[key] = value
+            if "." not in key:
+                settings = {k: v for k, v in settings.items() if not k.startswith(f"{key}.")}
+    return settings
+
+
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the settings of ``--key=value`` arguments.
 
@@ -93,17 +141,15 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
         key, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not equals or not key:
-            is_spaced = key and not following.startswith("--")
-            example = f"--{key}={following}" if is_spaced else "--key=value"
             raise UserError(
-                f"argument '{argument}' is not understood; settings are written {example}"
+                f"argument '{argument}' is not understood; settings are written "
+                f"{_example(argument, following)}"
             )
         value = parse_value(text)
-        is_open = text.strip()[:1] in ("[", "{") and text.strip()[-1:] not in (")", "]", "}")
-        if isinstance(value, str) and is_open:  # '[5,inf)' is an interval
+        if isinstance(value, str) and _is_open(text.strip()):
             raise UserError(
-                f"--{key} is no YAML: {text}; a list is written [1,2], a mapping {{key: value}}, "
-                "and in quotes where the shell would take it apart"
+                f"--{key} is no YAML: {text}; a bracket is not closed; a list is written [1,2], a "
+                "mapping {key: value}"
             )
         if key in settings and settings[key] != value:
             raise UserError(
@@ -111,3 +157,19 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             )
         settings[key] = value
     return settings
+
+
+def _example(argument: str, following: str) -> str:
+    """Return how an argument that is not understood was likely meant."""
+    name, equals, value = argument.lstrip("-").partition("=")
+    if not name or argument.startswith("--") == bool(equals):
+        return "--key=value"
+    if not equals and (not argument.startswith("--") or following.startswith("-")):
+        return "--key=value"
+    return f"--{name}={value if equals else following}"
+
+
+def _is_open(text: str) -> bool:
+    """Return whether a text begins as a list or a mapping and never ends; ``[5,inf)`` does."""
+    closing = {"[": "])", "{": "}"}.get(text[:1], "")
+    return bool(closing) and not any(mark in text for mark in closing)

@@ -303,7 +303,15 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["run", "TINY", "--epochs", "5"],
         "argument '--epochs' is not understood; settings are written --epochs=5",
     ),
-    "a list without its end": (["run", "TINY", "--topk=[5"], "--topk is no YAML: [5; a list is wr"),
+    "a value without dashes": (
+        ["run", "TINY", "epochs=5", "topk=[1]"],
+        "argument 'epochs=5' is not understood; settings are written --epochs=5",
+    ),
+    "one dash": (["run", "TINY", "-epochs", "5"], "settings are written --key=value"),
+    "a list without its end": (
+        ["run", "TINY", "--topk=[5"],
+        "--topk is no YAML: [5; a bracket is not ",
+    ),
     "settings files with a comma": (
         ["run", "TINY", "--config_files=none.yaml, bad.yaml"],
         "none.yaml,: No such file or directory; several files are separated by spaces",

@@ -303,8 +303,8 @@ def test_a_feature_knows_which_files_it_was_made_for(place, capsys, caplog):
         stream.write("\nnew\ta title")
     now = hashlib.sha256(item.read_bytes()).hexdigest()[:16]
     sentence = (
-        f"feature 'title': tiny.item is another than the one it was made for ({now} here, "
-        f"{digests[item]} then); build it anew, which encodes only what has changed"
+        f"feature 'title': tiny.item is another than when it was made ({digests[item]} then); "
+        "where what it was made of has changed, build it anew, which encodes only that"
     )
     _, out, _ = call(capsys, "inspect", *DATA, "--name=title")
     assert f"{sentence}\n" in out
@@ -312,6 +312,9 @@ def test_a_feature_knows_which_files_it_was_made_for(place, capsys, caplog):
     assert sentence in caplog.text
     assert call(capsys, *TEXT)[0] == 0
     assert f"tiny.item:{now}, as it is here" in call(capsys, "inspect", *DATA, "--name=title")[1]
+    item.unlink()
+    _, out, _ = call(capsys, "inspect", *DATA, "--name=features/tiny/title")  # a path does too
+    assert f"made for tiny.item:{now}\n" in out and "as it is here" not in out
 
 
 def vectors(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -11,7 +12,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from recbole_ext.locks import sole_use
+from recbole_ext import locks
+from recbole_ext.locks import lock, sole_use
 from recbole_ext.types import UserError
 
 HOLDS = """
@@ -48,3 +50,26 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot write .*nowhere.* choose another place"):
         with sole_use(tmp_path / "nowhere"):
             pass
+
+
+def test_a_file_system_without_locks_is_said_and_holds_nobody_up(tmp_path, monkeypatch, caplog):
+    def flock(stream, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with sole_use(tmp_path), lock(tmp_path / "there"):
+        pass
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all("cannot be locked (Function not implemented)" in one for one in said)
+
+
+def test_on_a_full_disk_the_folder_is_held_all_the_same(tmp_path, monkeypatch):
+    def write(descriptor, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(locks.os, "write", write)
+    with sole_use(tmp_path):
+        with pytest.raises(UserError, match="another process is at work in the run folder"):
+            with sole_use(tmp_path):
+                pass

@@ -87,6 +87,7 @@ def test_what_was_in_the_folder_before_stays_whatever_its_name(
             {"attn_dropout_prob": 1.5},
             "dropout .* got 1.5; change attn_dropout_prob: 1.5 ",
         ),
+        ("SASRec", {"n_heads": 3}, "heads .3.; change .*n_heads: 3 .prop"),
         ("SASRec", {"loss_type": "XX"}, "SASRec cannot be built .*neg sampling"),
         ("SASRec", {"learning_rate": float("nan")}, "learning_rate must be greater than 0"),
         ("SASRec", {"nproc": 0}, "nproc must be greater than 0"),

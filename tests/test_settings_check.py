@@ -77,6 +77,16 @@ def test_bad_settings_are_one_sentence_that_names_the_key(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_may_begin_with_a_bracket() -> None:
+    assert sasrec("--data_path=[old] data").resolved["data_path"] == "[old] data"
+    with pytest.raises(UserError, match="--data_path is no YAML: .old; a bracket is not closed"):
+        sasrec("--data_path={old")
+
+
+def test_a_key_of_ones_own_may_have_the_name_of_one_that_is_none() -> None:
+    assert sasrec(device="cpu", allow_keys=["device"]).resolved["device"] == "cpu"
+
+
 def test_good_settings_near_the_bad_ones_are_taken() -> None:
     config = sasrec(
         "--epochs=0",

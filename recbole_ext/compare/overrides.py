@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ext.compare.controls import CONTROLS, Variant
-from recbole_ext.settings_reading import read_yaml
+from recbole_ext.settings_reading import joined, read_yaml
 from recbole_ext.types import UserError, suggest
 
 Settings = Mapping[str, Any]
@@ -61,7 +61,7 @@ def read_overrides(
     for one in config_files:
         of_file = read_yaml(one)
         _refuse_own(of_file, str(one))
-        for_all.update(of_file)
+        for_all = joined(for_all, of_file)
     if not path:
         return Overrides(for_all)
     given = dict(read_yaml(path))
@@ -73,7 +73,7 @@ def read_overrides(
         _refuse_own(settings, f"{path}: {part}")
     variants = _mapping(given, "variants", example, path)
     found = tuple(_variant(name, dict(one), models, path) for name, one in variants.items())
-    return Overrides({**for_all, **given}, by_model, by_dataset, found)
+    return Overrides(joined(for_all, given), by_model, by_dataset, found)
 
 
 def _refuse_own(settings: Mapping[str, Any], where: str) -> None:

@@ -26,7 +26,7 @@ from recbole_ext.config import Config
 from recbole_ext.data.check import check_files
 from recbole_ext.registry import can_accelerate, get_model
 from recbole_ext.settings_kinds import PLACE_KEYS
-from recbole_ext.settings_reading import parse_overrides
+from recbole_ext.settings_reading import joined, parse_overrides
 from recbole_ext.types import UserError
 
 Configs = dict[tuple[str, int], tuple[dict[str, Any], Config]]
@@ -197,17 +197,17 @@ def _settings_of(
     one: Variant, dataset: str, seed: int, given: Overrides, said: Mapping[str, Any]
 ) -> dict[str, Any]:
     model_class = get_model(one.model)
-    for_all = {"accelerate": True, **given.for_all, **given.by_dataset.get(dataset, {})}
-    settings = {
-        **PROTOCOL,
-        **({} if getattr(model_class, "warm_start", None) else TRAINING),
-        **for_all,
-        "accelerate": _accelerate(for_all["accelerate"], model_class),
-        **given.by_model.get(one.model, {}),
-    }
+    for_all = joined({"accelerate": True}, given.for_all, given.by_dataset.get(dataset, {}))
+    settings = joined(
+        PROTOCOL,
+        {} if getattr(model_class, "warm_start", None) else TRAINING,
+        for_all,
+        {"accelerate": _accelerate(for_all["accelerate"], model_class)},
+        given.by_model.get(one.model, {}),
+    )
     if "accelerate" in said:
         settings["accelerate"] = _accelerate(said["accelerate"], model_class)
-    return {**settings, "seed": seed, **one.settings}
+    return joined(settings, {"seed": seed}, one.settings)
 
 
 def _accelerate(wanted: Any, model_class: type) -> bool:

@@ -30,18 +30,24 @@ def origin_of(config: Any, suffixes: Sequence[str]) -> str | None:
     return None
 
 
-def changed_since(config: Any, manifest: Manifest) -> str | None:
-    """Return a sentence where the dataset's file is another than that of a feature, else ``None``.
+def is_of_these(config: Any, manifest: Manifest) -> bool | None:
+    """Return whether the dataset's file is that of a feature, ``None`` where that is not known.
 
-    Nothing is said where the feature knows no file, or the file is not there.
+    It is not where the feature knows no file, or the file is not there.
     """
     name, _, then = (manifest.dataset_fingerprint or "").rpartition(":")
-    path = Path(config["data_path"]) / name if name else None
-    if path is None or not path.is_file() or (now := _digest(path)) == then:
+    path = Path(config["data_path"]) / name
+    return _digest(path) == then if name and path.is_file() else None
+
+
+def changed_since(config: Any, manifest: Manifest) -> str | None:
+    """Return a sentence where the dataset's file is another than that of a feature."""
+    if is_of_these(config, manifest) is not False:
         return None
+    name, _, then = str(manifest.dataset_fingerprint).rpartition(":")
     return (
-        f"feature '{manifest.name}': {name} is another than the one it was made for ({now} here, "
-        f"{then} then); build it anew, which encodes only what has changed"
+        f"feature '{manifest.name}': {name} is another than when it was made ({then} then); where "
+        "what it was made of has changed, build it anew, which encodes only that"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from recbole_ext.data.build import create_dataset
 from recbole_ext.data.check import check_files
-from recbole_ext.data.feature_origin import changed_since
+from recbole_ext.data.feature_origin import changed_since, is_of_these
 from recbole_ext.feature_commands.common import config_of, open_feature, say, side_rows
 from recbole_ext.feature_commands.options import FeatureOfData, at_least
 from recbole_ext.features.inspect import nearest, pooled, shape_of
@@ -99,8 +99,9 @@ def _print_coverage(store: FeatureStore, feature: FeatureOfData) -> None:
     config = config_of(feature.dataset, feature.data_path)
     check_files(config)
     if store.manifest.dataset_fingerprint:
-        as_here = f"made for {store.manifest.dataset_fingerprint}, as it is here"
-        print(changed_since(config, store.manifest) or as_here)
+        as_here = ", as it is here" if is_of_these(config, store.manifest) else ""
+        made_for = f"made for {store.manifest.dataset_fingerprint}{as_here}"
+        print(changed_since(config, store.manifest) or made_for)
     dataset = create_dataset(config)
     field = dataset.iid_field if store.manifest.of == "item" else dataset.uid_field
     aligned = store.align(dataset.field2id_token[field])

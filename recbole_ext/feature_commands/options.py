@@ -38,18 +38,25 @@ class Feature:
     features_dir: str = "features"
 
     def __post_init__(self) -> None:
-        for key in ("dataset", "name"):
-            value = getattr(self, key)
-            if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
-                raise UserError(
-                    f"--{key} takes the name of one folder, not '{value}'; another place is named "
-                    "by --features_dir"
-                )
+        _refuse_path("dataset", self.dataset)
 
     @property
     def folder(self) -> Path:
-        """``features_dir/dataset/name``."""
+        """Where it is written, ``features_dir/dataset/name``; one that is read may be a path.
+
+        Raises:
+            UserError: ``name`` would lead elsewhere.
+        """
+        _refuse_path("name", self.name)
         return Path(self.features_dir) / self.dataset / self.name
+
+
+def _refuse_path(key: str, value: str) -> None:
+    if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
+        raise UserError(
+            f"--{key} takes the name of one folder, not '{value}'; another place is named by "
+            "--features_dir"
+        )
 
 
 @dataclass(frozen=True)

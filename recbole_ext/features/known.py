@@ -61,7 +61,7 @@ class Known:
             return
         if not store.manifest.generation.startswith(self.key):
             return
-        bad = bad_rows(lambda: store.values, store.mask)  # [n]
+        bad = bad_rows(store.values, store.mask)  # [n]
         kept = store.rows["present"].to_numpy(bool) & ~bad  # [n]
         contents = store.rows["content"]
         self._place.update((contents[i], (store, int(i))) for i in kept.nonzero()[0])

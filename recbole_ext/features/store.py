@@ -9,7 +9,7 @@ others, so that a reader sees one generation or the other, whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Aligned:
         n_unknown: Stored tokens that the dataset does not have.
         cutoffs: Time up to which interactions went into the content of each internal id [N], NaN
             where it has none; ``None`` where nothing is made from interactions, or nobody knows.
+        path: File of the values, for messages.
+        tokens: External token of each internal id [N], for messages.
     """
 
     values: np.ndarray
@@ -47,6 +49,8 @@ class Aligned:
     place: np.ndarray
     n_unknown: int
     cutoffs: np.ndarray | None = None
+    path: Path | None = None
+    tokens: Sequence[Any] | np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -61,13 +65,31 @@ class Aligned:
 
         Returns:
             [B, D] and [B], or [B, T, D] and [B, T]; the first in float32.
+
+        Raises:
+            UserError: A vector that counts has values that are no numbers. It is looked for here
+                and not when the feature is opened: files of patches have tens of gigabytes.
         """
         place = self.place[ids]  # [B]
         values = self.values[place.clip(min=0)].astype(np.float32)  # [B, D] or [B, T, D]
         values[place < 0] = 0
-        if self.mask is None:
-            return values, place >= 0
-        return values, self.mask[place.clip(min=0)] & (place >= 0)[:, None]
+        counts = place >= 0  # [B]
+        if self.mask is not None:
+            counts = self.mask[place.clip(min=0)] & counts[:, None]  # [B, T]
+        self._refuse_bad(ids, values, counts)
+        return values, counts
+
+    def _refuse_bad(self, ids: np.ndarray, values: np.ndarray, counts: np.ndarray) -> None:
+        """Refuse values that are no numbers, which somebody else wrote or a disk damaged."""
+        bad = counts & ~np.isfinite(values).all(-1)  # [B] or [B, T]
+        if bad.any():
+            rows = bad.reshape(len(bad), -1).any(1)  # [B]
+            first = ids[int(rows.argmax())]
+            raise UserError(
+                f"{self.path or 'a feature'}: {rows.sum()} of {len(rows)} rows have values that "
+                "are no numbers (NaN or infinite), the first is that of "
+                f"'{first if self.tokens is None else self.tokens[first]}'; build the feature anew"
+            )
 
     def table(self) -> np.ndarray:
         """Return the vectors of all ids, [N, D] or [N, T, D] in float32, zeros where none are."""
@@ -105,18 +127,6 @@ class FeatureStore:
                 f"{path} is missing or damaged ({error}); build the feature anew"
             ) from error
 
-    def _check_values(self) -> None:
-        """Refuse values that are no numbers, which somebody else wrote or a disk damaged."""
-        path = file_of(self.folder, "values", self.manifest.generation)
-        present = self.rows["present"].to_numpy(bool)  # [n]
-        bad = present & bad_rows(lambda: self._array("values"), self.mask)  # [n]
-        if bad.any():
-            raise UserError(
-                f"{path}: {bad.sum()} of {len(bad)} rows have values that are no numbers (NaN or "
-                f"infinite), the first is that of '{self.rows['token'][int(bad.argmax())]}'; build "
-                "the feature anew"
-            )
-
     def _rows(self) -> pd.DataFrame:
         path = file_of(self.folder, "rows", self.manifest.generation)
         try:
@@ -139,11 +149,7 @@ class FeatureStore:
 
         Args:
             tokens: External tokens by internal id [N]; row 0 is padding.
-
-        Raises:
-            UserError: A row has values that are no numbers.
         """
-        self._check_values()
         ids = {str(token): i for i, token in enumerate(tokens) if i > 0}
         place = np.full(len(tokens), -1, dtype=np.int64)  # [N]
         n_unknown = 0
@@ -158,21 +164,21 @@ class FeatureStore:
         if "cutoff" in self.rows:
             stored = self.rows["cutoff"].to_numpy(np.float64)  # [n]
             cutoffs = np.where(place < 0, np.nan, stored[place.clip(min=0)])  # [N]
-        return Aligned(self.values, self.mask, place, n_unknown, cutoffs)
+        path = file_of(self.folder, "values", self.manifest.generation)
+        return Aligned(self.values, self.mask, place, n_unknown, cutoffs, path, tokens)
 
 
-def bad_rows(read: Callable[[], np.ndarray], mask: np.ndarray | None) -> np.ndarray:
+def bad_rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Return which rows have values that are no numbers [n], a part at a time.
 
     Args:
-        read: Gives the values, [n, D] or [n, T, D]; asked anew for each part, so that a memory map
-            is closed again and what was looked at does not stay in memory.
+        values: [n, D] or [n, T, D].
         mask: Which count [n, T], or ``None``.
     """
-    n, size = len(read()), max(1, CHUNK_BYTES // max(1, read()[:1].nbytes))
+    n, size = len(values), max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
     found = np.zeros(n, dtype=bool)  # [n]
     for begin in range(0, n, size):
         part = slice(begin, begin + size)
-        bad = ~np.isfinite(read()[part]).all(-1)  # [b] or [b, T]
+        bad = ~np.isfinite(values[part]).all(-1)  # [b] or [b, T]
         found[part] = bad if mask is None else (bad & mask[part]).any(1)
     return found

@@ -20,6 +20,7 @@ from recbole_ext.compare.overrides import read_overrides
 from recbole_ext.compare.plan import plan, seeds_of
 from recbole_ext.compare.report import write_report
 from recbole_ext.compare.split import load_split, read_split
+from recbole_ext.config import Config
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 from tests.compare.conftest import SMALL, in_process, tiny, write_overrides
@@ -332,11 +333,15 @@ def test_the_commands_own_words(tiny_data_path, overrides, tmp_path, capsys):
     common = ["compare", "--datasets=tiny", f"--overrides={overrides}"]
     for more, said in (
         (["--models="], "compare needs --models"),
+        (["--models=,"], "compare needs --models"),
+        (["--models=Pop", "--datasets=,"], "--datasets is given twice"),
         (["--models=Pop", "--controls"], "add DuoRec and FTRagRec"),
         (["--models=Pop", "--report=here"], "--report stands alone"),
     ):
         assert main([*common, *more]) == 2
         assert said in capsys.readouterr().err
+    assert main(["compare", "--models=Pop", "--datasets=,"]) == 2
+    assert "compare needs --datasets: recbole-ext compare --mod" in capsys.readouterr().err
     assert main(["compare", f"--report={tmp_path}"]) == 2
     assert "no plan.json" in capsys.readouterr().err
 
@@ -347,6 +352,19 @@ def test_settings_files_are_for_all_and_weaker_than_the_overrides(overrides, tmp
     given = read_overrides(overrides, ["Pop", "BPR"], ["tiny"], [mine, more])
     for one in plan(["Pop", "BPR"], ["tiny"], [2020], tmp_path, given):
         assert (one.settings["epochs"], one.settings["learning_rate"]) == (1, 0.25)
+    parts = [
+        {"eval_args": {"split": {"RS": [0.6, 0.2, 0.2]}}, "clip_grad_norm": {"max_norm": 1}},
+        {"eval_args.order": "RO", "clip_grad_norm.norm_type": 1},
+        {"eval_args": {"group_by": None}, "clip_grad_norm": {"max_norm": 3}},
+    ]
+    files = [write_overrides(tmp_path / f"{i}.yaml", part) for i, part in enumerate(parts)]
+    common = {"data_path": str(overrides.parent), "load_col": None}
+    wanted = Config("BPR", "tiny", files, common).resolved
+    for config_files, rest in ((files, None), (files[:2], files[2])):
+        given = read_overrides(rest, ["BPR"], ["tiny"], config_files)
+        found = Config("BPR", "tiny", None, given.for_all).resolved
+        for key in ("eval_args", "clip_grad_norm"):
+            assert found[key] == wanted[key]
     alone = read_overrides(None, ["BPR"], ["tiny"], [mine])
     assert alone.for_all == {"epochs": 7, "learning_rate": 0.5}
     with pytest.raises(UserError, match="own.yaml: seed is the comparison's own; give --seeds="):

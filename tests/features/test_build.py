@@ -314,7 +314,7 @@ def test_a_token_that_is_there_twice_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("tokens", [0, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_stored_values_that_are_no_numbers_are_refused_at_the_door(
+def test_stored_values_that_are_no_numbers_are_refused_where_they_are_read(
     value, tokens, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(store_module, "CHUNK_BYTES", 8)  # a row at a time
@@ -323,13 +323,18 @@ def test_stored_values_that_are_no_numbers_are_refused_at_the_door(
     values = np.load(path)
     values[2] = value  # i3 has no vector: whatever stands there is not read
     np.save(path, values)
-    FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
+    ids = ["[PAD]", *(f"i{i}" for i in range(1, 6))]
+    assert np.isfinite(FeatureStore(tmp_path / "f").align(ids).table()).all()
     values.reshape(5, -1)[[1, 4], 2] = value
     np.save(path, values)
-    with pytest.raises(UserError) as raised:
-        FeatureStore(tmp_path / "f").align(["[PAD]", "i1"])
-    words = "2 of 5 rows have values that are no numbers (NaN or infinite), the first is that of"
-    assert str(raised.value) == f"{path}: {words} 'i2'; build the feature anew"
+    aligned = FeatureStore(tmp_path / "f").align(ids)
+    assert np.isfinite(aligned.take(np.array([0, 1, 3, 4]))[0]).all()
+    words = "rows have values that are no numbers (NaN or infinite), the first is that of"
+    for read, n in ((aligned.table, 6), (lambda: aligned.take(np.array([5, 2, 1])), 3)):
+        with pytest.raises(UserError) as raised:
+            read()
+        first = "i2" if n == 6 else "i5"
+        assert str(raised.value) == f"{path}: 2 of {n} {words} '{first}'; build the feature anew"
     encoder = Fake(tokens=tokens)
     make(tmp_path / "f", TEXTS, encoder).align(["[PAD]", "i1"])
     assert encoder.asked == ["two"]
