@@ -52,7 +52,7 @@ class Calibrate(Callback):
             for name, value in self.settings.items():
                 state.log(f"calibrate/{name}", value, state.step)
             chosen_words = ", ".join(f"{name} {value:g}" for name, value in self.settings.items())
-            logger.info("calibrated on validation: %s", chosen_words)
+            logger.info("scores are mixed with %s", chosen_words)
         self._n_validations += 1
 
     def state_dict(self) -> dict[str, Any]:
