@@ -36,8 +36,8 @@ def is_of_these(config: Any, manifest: Manifest) -> bool | None:
     It is not where the feature knows no file, or the file is not there.
     """
     name, _, then = (manifest.dataset_fingerprint or "").rpartition(":")
-    path = Path(config["data_path"]) / name
-    return _digest(path) == then if name and path.is_file() else None
+    path = Path(config["data_path"]) / name if name else None
+    return _digest(path) == then if path and path.is_file() else None
 
 
 def changed_since(config: Any, manifest: Manifest) -> str | None:
