@@ -51,7 +51,7 @@ def fetch(dataset: Any) -> None:
             f"download under this name; put {name}.inter into that folder, or set data_path to the "
             f"folder that contains '{name}'"
         ) from None
-    made = [folder for folder in (*target.parents[::-1],) if not folder.exists()]  # outermost first
+    made = [folder for folder in reversed(target.parents) if not folder.exists()]  # outermost first
     dataset.logger.info(f"Downloading dataset [{name}] from [{url}] to [{target}].")
     try:
         _fetch_into(url, name, target, show_progress=bool(dataset.config["show_progress"]))

@@ -40,10 +40,8 @@ def is_of_these(config: Any, manifest: Manifest) -> bool | None:
     return _digest(path) == then if path and path.is_file() else None
 
 
-def changed_since(config: Any, manifest: Manifest) -> str | None:
-    """Return a sentence where the dataset's file is another than that of a feature."""
-    if is_of_these(config, manifest) is not False:
-        return None
+def changed_since(manifest: Manifest) -> str:
+    """Return what is to be said where the dataset's file is not that of a feature."""
     name, _, then = str(manifest.dataset_fingerprint).rpartition(":")
     return (
         f"feature '{manifest.name}': {name} is another than when it was made ({then} then); where "

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.data.feature_origin import changed_since
+from recbole_ext.data.feature_origin import changed_since, is_of_these
 from recbole_ext.features.manifest import MAY_LEAK, NAME
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
@@ -69,9 +69,8 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
             f"dataset '{store.manifest.dataset}', with tokens as {store.rows['token'][0]!r}, where "
             f"this one has {str(tokens[1])!r}; build it for '{config['dataset']}'"
         )
-    changed = changed_since(config, store.manifest)
-    if changed:
-        logging.getLogger().warning(changed)
+    if is_of_these(config, store.manifest) is False:
+        logging.getLogger().warning(changed_since(store.manifest))
     if MAY_LEAK in store.manifest.notes:
         logging.getLogger().warning("feature %s %s", name, MAY_LEAK)
     logging.getLogger().info(

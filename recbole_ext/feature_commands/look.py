@@ -99,9 +99,9 @@ def _print_coverage(store: FeatureStore, feature: FeatureOfData) -> None:
     config = config_of(feature.dataset, feature.data_path)
     check_files(config)
     if store.manifest.dataset_fingerprint:
-        as_here = ", as it is here" if is_of_these(config, store.manifest) else ""
-        made_for = f"made for {store.manifest.dataset_fingerprint}{as_here}"
-        print(changed_since(config, store.manifest) or made_for)
+        made_for = f"made for {store.manifest.dataset_fingerprint}"
+        words = {None: made_for, True: f"{made_for}, as it is here"}
+        print(words.get(is_of_these(config, store.manifest)) or changed_since(store.manifest))
     dataset = create_dataset(config)
     field = dataset.iid_field if store.manifest.of == "item" else dataset.uid_field
     aligned = store.align(dataset.field2id_token[field])
