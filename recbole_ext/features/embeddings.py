@@ -9,7 +9,7 @@ import numpy as np
 
 from recbole_ext.features.cost import tokens_of
 from recbole_ext.features.encoded import Encoded
-from recbole_ext.features.endpoint import BadRequest, Endpoint, TooLong
+from recbole_ext.features.endpoint import BadRequest, Endpoint, ServerFailed, TooLong
 from recbole_ext.features.manifest import Source
 from recbole_ext.types import UserError
 
@@ -20,9 +20,9 @@ HARMLESS = "a"
 class EndpointEncoder:
     """Encodes by ``/embeddings``.
 
-    A text that the server refuses (it is too long, or not to its liking) is a problem of its row;
-    the others of its request are sent again without it. Where it refuses any text, it is asked no
-    further.
+    A text that the server refuses (it is too long, or not to its liking), or fails at each time, is
+    a problem of its row; the others of its request are sent again without it. Where it refuses any
+    text, or fails at any, it is asked no further.
 
     Args:
         endpoint: The server.
@@ -70,9 +70,8 @@ class EndpointEncoder:
         body = {"model": self.model, "input": list(texts), "encoding_format": "float"}
         try:
             found = self.endpoint.post("embeddings", {**body, **self.settings}, tokens_of(texts))
-        except BadRequest as error:
-            if not isinstance(error, TooLong):
-                self._check(error)
+        except (BadRequest, ServerFailed) as error:
+            self._check(error)
             if len(texts) == 1:
                 return [str(error)]
             middle = len(texts) // 2
@@ -81,14 +80,14 @@ class EndpointEncoder:
         self._answers = True
         return list(vectors)
 
-    def _check(self, error: BadRequest) -> None:
+    def _check(self, error: BadRequest | ServerFailed) -> None:
         """Raise an error that is not about its text: a harmless text gets it too."""
-        if self._answers:
+        if isinstance(error, TooLong) or (self._answers and isinstance(error, BadRequest)):
             return
         body = {"model": self.model, "input": [HARMLESS], "encoding_format": "float"}
         try:
             self.endpoint.post("embeddings", {**body, **self.settings}, tokens_of([HARMLESS]))
-        except BadRequest:
+        except (BadRequest, ServerFailed):  # a server may have gone since it last answered
             raise error from None
         self._answers = True
 

@@ -44,6 +44,7 @@ class Server:
         asked: (path, body) of every request.
         next: (status, headers, body) of the next answers; a body that is text is sent as it is.
             An event instead is waited for, then the answer is as usual; ``None`` is as usual.
+        fails_at: Words; inputs that have them are answered with 500 each time.
         pause: Seconds that a usual answer takes.
         most_at_once: Requests that were in work together.
     """
@@ -55,6 +56,7 @@ class Server:
         self._in_work = 0
         self._lock = threading.Lock()
         self.pause = 0.0
+        self.fails_at: str | None = None
 
     def inputs(self) -> list[str]:
         return [text for path, body in self.asked if path == "embeddings" for text in body["input"]]
@@ -83,6 +85,8 @@ class Server:
         if key != f"Bearer {KEY}":
             return 401, {}, failure(f"Incorrect API key provided: {key}", "invalid_api_key")
         if path == "embeddings":
+            if self.fails_at is not None and any(self.fails_at in text for text in body["input"]):
+                return 500, {}, failure("out of memory")
             if any(len(text) > LIMIT for text in body["input"]):
                 return 400, {}, failure(MESSAGE_TOO_LONG)
             data = [

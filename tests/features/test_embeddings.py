@@ -65,6 +65,26 @@ def test_a_text_that_is_too_long_is_a_problem_of_its_row(server, encoder, tmp_pa
     assert server.inputs() == [LONG, LONG + "y", LONG, LONG + "y"]  # together, then one by one
 
 
+def test_a_text_at_which_the_server_fails_each_time_is_a_problem_of_its_row(
+    server, clock, tmp_path
+):
+    server.fails_at = "text 2"
+    endpoint = Endpoint(pace=Pace(clock=clock, sleep=clock.sleep), max_retries=1, concurrency=1)
+    store = make(tmp_path / "f", TEXTS, EndpointEncoder(endpoint, "small", request_size=4))
+    assert list(store.rows["present"]) == [i != 2 for i in range(10)]
+    assert "500 Internal Server Error: out of memory, 2 times" in store.rows["problem"][2]
+    for row in (0, 1, 3, 9):
+        assert (store.values[row] == vector_of(f"text {row}")).all()
+
+
+def test_a_server_that_fails_at_any_text_ends_the_build(server, clock, tmp_path):
+    server.fails_at = ""  # which is in every text
+    endpoint = Endpoint(pace=Pace(clock=clock, sleep=clock.sleep), max_retries=1, concurrency=1)
+    with pytest.raises(UserError, match="500 .*out of memory, 2 times; what was done is kept"):
+        make(tmp_path / "f", TEXTS, EndpointEncoder(endpoint, "small", request_size=10))
+    assert len(server.asked) == 4  # the first request and the harmless one, twice each
+
+
 def test_a_batch_of_texts_that_are_too_long_does_not_fix_the_size(server, encoder, tmp_path):
     store = make(tmp_path / "f", {"i0": LONG, "i1": "text"}, encoder, batch_size=1)
     assert store.manifest.shape == (2, 4) and (store.values[1] == vector_of("text")).all()

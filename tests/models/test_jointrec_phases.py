@@ -11,6 +11,7 @@ import pytest
 from recbole_ext.compare.ablation import ablation_of
 from recbole_ext.compare.overrides import Overrides
 from recbole_ext.quick_start import run
+from recbole_ext.types import UserError
 from tests.models.feature_help import item_feature
 from tests.models.phase_help import (
     broken_off,
@@ -160,6 +161,13 @@ def test_texts_then_images_then_both(settings, monkeypatch, tmp_path):
     assert {*maps.values(), "retriever.content.delta.weight"} <= both
     assert any("fusion" in name for name in both)
     assert parts_of(both) == {"retriever"}
+
+
+@pytest.mark.parametrize("lacks", ["text_feature", "image_feature"])
+def test_the_plan_of_both_names_the_feature_that_lacks(lacks, settings):
+    settings = {**settings, **properties("JointRec-multimodal"), lacks: None}
+    with pytest.raises(UserError, match="name text_feature and image_feature"):
+        run("JointRec", "tiny", config_dict=settings)
 
 
 def test_what_the_strategies_weigh(settings, tmp_path):
