@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from recbole_ext.compare.item_slices import features_of, item_slices
 from recbole_ext.compare.split import read_split
 from recbole_ext.config import Config
-from recbole_ext.data.features import feature_folder
-from recbole_ext.evaluation.slices import COLD, by_count, slice_metrics
-from recbole_ext.features.store import FeatureStore
+from recbole_ext.evaluation.slices import COLD, slice_metrics
 from recbole_ext.types import UserError
 
 
@@ -35,20 +32,7 @@ def slices_of(folder: Path, cold: int = COLD) -> str:
     items = ranks[config["ITEM_ID_FIELD"]].astype(str)
     if not items.isin(counts.keys()).all():
         raise UserError(f"{folder} is of other data than those of '{config['dataset']}' now")
-    slices = {"all": np.ones(len(ranks), dtype=bool)}
-    slices |= by_count(items.map(counts).to_numpy(), cold)
-    for name in _features(config):
-        rows = FeatureStore(feature_folder(config, name)).rows
-        covered = items.isin(rows["token"][rows["present"]]).to_numpy()  # [P]
-        slices |= {f"with {Path(name).name}": covered, f"without {Path(name).name}": ~covered}
+    slices = item_slices(items, counts, features_of(config.resolved), config, cold)
     table = slice_metrics(ranks["rank"].to_numpy(), slices, config["topk"])
     table["n"] = table["n"].astype(int)
     return table.to_string(float_format=lambda value: f"{value:.4f}", na_rep="-")
-
-
-def _features(config: Any) -> list[str]:
-    """Return the features of the items that a run's settings name."""
-    settings = config.resolved
-    names = [settings.get("text_feature"), settings.get("image_feature")]
-    names.append((settings.get("item_init") or {}).get("feature"))
-    return [str(name) for name in dict.fromkeys(names) if name]

@@ -10,9 +10,10 @@ import pandas as pd
 from recbole_ext.compare import figures, tables
 from recbole_ext.compare.analysis import Analysis
 from recbole_ext.compare.collect import Done, read_plan, read_runs
+from recbole_ext.compare.item_slices import by_feature, features_of, item_slices
 from recbole_ext.compare.page import Block, html, markdown
 from recbole_ext.compare.runner import split_file
-from recbole_ext.compare.split import load_split
+from recbole_ext.compare.split import Split, load_split
 from recbole_ext.run_folder import write_text
 from recbole_ext.types import UserError
 
@@ -92,9 +93,8 @@ def _dataset(data: Analysis, split: Path) -> list[Block]:
                 ("h3", f"{name} against its controls"),
                 ("table", tables.differences(data, pairs, f"gain of {name} over")),
             ]
-    if others:
-        blocks += _gains(data, split)
     blocks += [
+        *_by_what_is_known(data, split),
         ("h3", "Cost"),
         ("table", tables.cost(data)),
         *figures.training(data),
@@ -110,13 +110,34 @@ def _which(data: Analysis) -> str:
     return f"baseline with the best {data.valid_metric} on validation"
 
 
-def _gains(data: Analysis, path: Path) -> list[Block]:
-    """Return the plots that need the split, or why they are not there."""
+def _by_what_is_known(data: Analysis, path: Path) -> list[Block]:
+    """Return what needs the split, or why it is not there."""
     try:
         split = load_split(path)
     except UserError as error:
         return [("p", str(error))]
     if split and split.fingerprint == data.runs[data.best][0].result["dataset_fingerprint"]:
-        return figures.gains(data, split)
+        has_others = len(data.runs) > 1
+        return _warm_and_cold(data, split) + (figures.gains(data, split) if has_others else [])
     what = "is of other data" if split else "is missing"
-    return [("p", f"{path} {what}, so the gain by history length and popularity is not shown.")]
+    return [("p", f"{path} {what}, so nothing is shown by history length and item popularity.")]
+
+
+def _warm_and_cold(data: Analysis, split: Split) -> list[Block]:
+    """Return the table of warm and cold items, and of those with a feature and without."""
+    one = data.runs[data.best][0]
+    items = one.ranks[one.settings["ITEM_ID_FIELD"]].astype(str)
+    notes: list[Block] = []
+    slices = item_slices(items, split.popularity, (), one.settings)
+    for run in (run for runs in data.runs.values() for run in runs):
+        for name in features_of(run.settings):
+            try:
+                slices |= by_feature(items, [name], run.settings)
+            except UserError as error:
+                notes.append(("p", f"By {name} nothing is shown: {error}"))
+    return [
+        ("h3", "Warm and cold items"),
+        ("table", tables.by_item(data, slices)),
+        ("p", f"{data.metric} where the item to be found is one of these; how many, in the head."),
+        *dict.fromkeys(notes),
+    ]

@@ -81,6 +81,6 @@ def load_split(path: Path) -> Split | None:
     except (OSError, ValueError, TypeError):
         pass
     raise UserError(
-        f"{path} is damaged, so the gain by history length and item popularity is not shown; give "
+        f"{path} is damaged, so nothing is shown by history length and item popularity; give "
         "the comparison's command once more, which writes it anew"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +24,9 @@ def quality(data: Analysis) -> Table:
     """
     table = [["model", "seeds", f"validation {data.valid_metric}", *data.metrics]]
     for name, runs in data.runs.items():
-        by_seed = pd.DataFrame([one.users[data.metrics].mean() for one in runs])
-        by_seed.insert(
-            0, "valid", [one.result["best_valid"].get(data.valid_metric) for one in runs]
-        )
-        means, spread = by_seed.mean(), by_seed.std()
-        cells = [
-            "-" if np.isnan(mean) else f"{mean:.4f}" + (f" ± {sd:.4f}" if len(runs) > 1 else "")
-            for mean, sd in zip(means, spread, strict=True)
-        ]
+        valid = np.array([one.result["best_valid"].get(data.valid_metric) for one in runs], float)
+        means = pd.DataFrame([one.users[data.metrics].mean() for one in runs])  # [S, metrics]
+        cells = map(_mean_and_spread, [valid, *means.to_numpy().T])
         table.append([name + (" †" if name in data.tied else ""), str(len(runs)), *cells])
     return table
 
@@ -68,6 +62,31 @@ def differences(data: Analysis, pairs: Sequence[tuple[str, str]], head: str) -> 
             ]
         )
     return table
+
+
+def by_item(data: Analysis, slices: Mapping[str, np.ndarray]) -> Table:
+    """Return the metric of the differences on parts of the test, over seeds as in :func:`quality`.
+
+    Every positive counts by itself, as if it were its user's only one.
+
+    Args:
+        data: The runs.
+        slices: Name -> which positives [P]; empty ones are left out.
+    """
+    shown = {name: mask for name, mask in slices.items() if mask.any()}
+    table = [["model", *(f"{name}: {mask.sum()}" for name, mask in shown.items())]]
+    for name, runs in data.runs.items():
+        values = [one.positives[data.metric].to_numpy() for one in runs]  # S of [P]
+        by_seed = [[value[mask].mean() for value in values] for mask in shown.values()]
+        table.append([name, *map(_mean_and_spread, by_seed)])
+    return table
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    """Return the mean over seeds, and the standard deviation of two or more."""
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    mean = np.mean(values)
+    return "-" if np.isnan(mean) else f"{mean:.4f}{spread}"
 
 
 def _pair(head: str, a: str, b: str) -> str:

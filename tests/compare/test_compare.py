@@ -256,14 +256,15 @@ def test_a_damaged_split_is_named_and_its_plots_are_left_out(finished, tmp_path)
         '{"fingerprint": "x", "history": 3, "popularity": 3}',
     ):
         (place / "data" / "tiny.json").write_text(text)
-        assert f"{place / 'data' / 'tiny.json'} is damaged, so the gain" in write_report(place)
+        damaged = f"{place / 'data' / 'tiny.json'} is damaged, so nothing is shown"
+        assert damaged in write_report(place)
         assert "by history length</" not in (place / "report.html").read_text()
     (place / "data" / "tiny.json").write_text(
         '{"fingerprint": "x", "history": {}, "popularity": {}}'
     )
-    assert "tiny.json is of other data, so the gain" in write_report(place)
+    assert "tiny.json is of other data, so nothing is shown" in write_report(place)
     (place / "data" / "tiny.json").unlink()
-    assert "tiny.json is missing, so the gain" in write_report(place)
+    assert "tiny.json is missing, so nothing is shown" in write_report(place)
 
 
 def test_one_name_with_two_settings_is_refused_by_the_report(overrides, tmp_path):

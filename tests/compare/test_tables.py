@@ -7,8 +7,12 @@ import pandas as pd
 from recbole_ext.compare import tables
 from recbole_ext.compare.analysis import Analysis
 from recbole_ext.compare.collect import Done
+from recbole_ext.compare.page import markdown
 from recbole_ext.compare.report import _dataset
+from recbole_ext.compare.split import Split, write_split
 from recbole_ext.compare.start import Start
+from recbole_ext.features.build import Subject
+from tests.models.feature_help import Fake, write_feature
 
 
 def done(name, model="BPR", seed=1, control_of=None, valid=None, warm_start=None, **settings):
@@ -78,3 +82,40 @@ def test_seeds_of_a_control_that_differ_are_named():
         done("more", seed=2, control_of="BPR", epochs=15),
     ]
     assert row_of(runs, "most epochs") == "12: more (seed 1); 15: more (seed 2); 9: the others"
+
+
+def of_items(name, ranks, ndcg, seed=1):
+    one = done(name, seed=seed)
+    one.ranks["rank"], one.result["test"] = ranks, {"ndcg@10": ndcg}
+    return one
+
+
+def test_warm_and_cold_items_have_their_own_means(tmp_path):
+    """Item x trains 9 times and y twice; gains are 1 / log2(1 + rank)."""
+    runs = [
+        of_items("Pop", [3, 1], 0.75),
+        of_items("BPR", [1, 3], 0.75),
+        of_items("BPR", [1, 12], 0.5, seed=2),
+    ]
+    path = tmp_path / "split.json"
+    write_split(path, Split("abc", {"a": 3, "b": 8}, {"x": 9, "y": 2, "z": 0}))
+    text = markdown(_dataset(Analysis(runs), path))
+    _, _, found = text.partition("Warm and cold items")
+    lines = [line for line in found.splitlines() if line.startswith("|")][:4]
+    assert lines[0] == "| model | all: 2 | cold (1 to 4): 1 | warm (5 or more): 1 |"
+    assert lines[2] == "| Pop | 0.7500 | 1.0000 | 0.5000 |"
+    # all: .75 and .5; cold: .5 and 0, whose deviation is .5 / sqrt(2)
+    assert lines[3] == "| BPR | 0.6250 ± 0.1768 | 0.2500 ± 0.3536 | 1.0000 ± 0.0000 |"
+
+
+def test_items_with_a_feature_and_without_are_told_apart(tmp_path):
+    texts = {"x": "a title", "y": None}
+    title = write_feature(tmp_path, "title", texts, Subject("title", "text", "item", "d"), Fake())
+    more = {"features_dir": str(tmp_path), "dataset": "d", "text_feature": title}
+    lost = {**more, "text_feature": "gone"}
+    runs = [done("Pop", "Pop"), done("BPR", **more), done("wide", **lost)]
+    path = tmp_path / "split.json"
+    write_split(path, Split("abc", {}, {"x": 9, "y": 2}))
+    text = markdown(_dataset(Analysis(runs), path))
+    assert "warm (5 or more): 1 | with title: 1 | without title: 1 |" in text
+    assert text.count("By gone nothing is shown: there is no feature 'gone' in") == 1
