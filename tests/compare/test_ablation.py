@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from recbole_ext.cli import main
+from recbole_ext.compare import runner
 from recbole_ext.compare.ablation import ablation_of, joined
 from recbole_ext.compare.overrides import Overrides
 from recbole_ext.types import UserError
-from tests.compare.conftest import tiny, write_overrides
+from tests.compare.conftest import in_process, tiny, write_overrides
 
 FILE = {
     "base": {"embedding_size": 8, "callbacks": ["Progress"]},
@@ -75,7 +76,8 @@ def test_what_cannot_be_meant(file):
         ablation_of("BPR", Overrides())
 
 
-def test_the_command(file, tiny_data_path, tmp_path, capsys):
+def test_the_command(file, tiny_data_path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "in_child", in_process)
     settings = {k: v for k, v in tiny(tiny_data_path).items() if k != "models"}
     overrides = write_overrides(tmp_path / "all.yaml", settings)
     place = tmp_path / "out"

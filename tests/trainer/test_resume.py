@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from recbole_ext.cli import main
 from recbole_ext.trainer.checkpoint import read_checkpoint
 from tests.conftest import ROOT
 
@@ -122,16 +123,20 @@ def test_a_killed_run_ends_as_the_one_that_was_not(
 
 
 def test_resuming_a_finished_run_changes_nothing(
-    tiny_settings: dict[str, Any], tmp_path: Path
+    tiny_settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert start(arguments_for("BPR", tiny_settings, "run"), tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *arguments_for("BPR", tiny_settings, "run")]) == 0
     before = {
         p.name: p.read_bytes()
         for p in (tmp_path / "run").iterdir()
         if p.name in ("best.pt", "last.pt")
     }
-    again = start(["--resume=run"], tmp_path)
-    assert again.returncode == 0, again.stderr
+    capsys.readouterr()
+    assert main(["run", "--resume=run"]) == 0
     after = {name: (tmp_path / "run" / name).read_bytes() for name in before}
     assert before == after
-    assert "run folder: run" in again.stdout
+    assert "run folder: run" in capsys.readouterr().out
