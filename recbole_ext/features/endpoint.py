@@ -108,8 +108,10 @@ class Endpoint:
                 lambda: self._send(path, data), self.pace, n_tokens, self.max_retries, self.url
             )
         except GaveUp as failure:
-            remedy = "; what was done is kept: try later, or check OPENAI_BASE_URL"
-            raise ServerFailed(f"{self.url}: {failure}{'' if failure.is_asked else remedy}") from None
+            words = f"{self.url}: {failure}"
+            if not failure.is_asked:
+                words += "; what was done is kept: try later, or check OPENAI_BASE_URL"
+            raise ServerFailed(words) from None
 
     def map(self, ask: Callable[[A], B], parts: Iterable[A]) -> list[B]:
         """Return what ``ask`` gives for each part, asked ``concurrency`` at a time."""

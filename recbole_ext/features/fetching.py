@@ -1,11 +1,11 @@
-"""Gets a picture over HTTP: a picture and nothing else, of a bounded size, from where it is said."""
+"""Gets a picture over HTTP, and nothing that is none or too large."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NoReturn
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from urllib.request import (
@@ -77,14 +77,10 @@ class Fetcher:
         Raises:
             Refused: There is none, after all tries.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Refused("no address that begins with http:// or https://")
+        host = _host(url)
         asked = quote(url, safe="%/:?#[]@!$&'()*+,;=~")  # blanks and umlauts, as browsers send them
         try:
-            data = with_retries(
-                lambda: self._get(asked), self.pace, 1, self.max_retries, parts.hostname
-            )
+            data = with_retries(lambda: self._get(asked), self.pace, 1, self.max_retries, host)
         except GaveUp as failure:
             raise Refused(str(failure)) from None
         return Fetched(data, _suffix(data))
@@ -102,7 +98,6 @@ class Fetcher:
                 raise Refused(f"cannot be asked for ({reason_of(error)})") from None
             # of many hosts one may be dead: only this picture waits
             raise Again(f"no answer ({reason_of(error)})", for_all=False) from None
-        raise AssertionError("explain always raises")
 
     def _read(self, answer: Any) -> bytes:
         kind = answer.headers.get_content_type()
@@ -118,7 +113,7 @@ class Fetcher:
                 return data
         raise Refused(f"larger than {self.max_bytes / 2**20:g} MiB")
 
-    def _explain(self, error: HTTPError) -> None:
+    def _explain(self, error: HTTPError) -> NoReturn:
         """Raise what an answer with an error status means."""
         words = f"{error.code} {error.reason}"[:200]
         if error.code in (404, 410):
@@ -127,6 +122,16 @@ class Fetcher:
             after = retry_after(error.headers.get("Retry-After"))
             raise Again(words, after, for_all=error.code in (429, 503)) from None
         raise Refused(words) from None
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts.hostname
+    except ValueError:
+        pass
+    raise Refused("no address that begins with http:// or https://")
 
 
 def _suffix(data: bytes) -> str:

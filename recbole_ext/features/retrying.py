@@ -66,7 +66,8 @@ def with_retries(
         if wait > LONGEST_WAIT:
             raise GaveUp(f"{words}; it asks to wait {wait:.0f} s: try later", is_asked=True)
         if number < max_retries:
-            logging.getLogger().warning(
+            logging.getLogger().log(
+                logging.WARNING if for_all else logging.INFO,
                 "%s: %s; try %d of %d in %.1f s",
                 *(where, words, number + 2, max_retries + 1, wait),
             )

@@ -103,9 +103,7 @@ def run_command(folder: Path, name: str) -> str:
     return f"{program} --dataset={shlex.quote(name)} --data_path={shlex.quote(str(folder.parent))}"
 
 
-def _convert(
-    raw: RawFormat, place: Path, folder: Path, name: str, filters: Filters
-) -> Conversion:
+def _convert(raw: RawFormat, place: Path, folder: Path, name: str, filters: Filters) -> Conversion:
     lines, done = Lines(), Conversion(raw.name, name, asdict(filters))
     data = _filtered(raw, lines, filters, done)
     write_interactions(place / f"{name}.inter", data)
@@ -132,8 +130,9 @@ def _filtered(raw: RawFormat, lines: Lines, filters: Filters, done: Conversion) 
         raise UserError(f"{raw.interactions[0]} has no interactions; is it whole?")
     done.steps.append(_counted("read", data))
     done.exact_duplicates = exact_duplicates(data)
-    for step, data in apply(data, filters):
-        done.steps.append(_counted(step, data))
+    for step, left in apply(data, filters):
+        done.steps.append(_counted(step, left))
+        data = left
         if not len(data):
             before = done.steps[-2].interactions
             raise UserError(

@@ -55,5 +55,11 @@ def collect(rows: Iterable[Interaction]) -> Interactions:
         item.append(items.setdefault(item_token, len(items)))
         rating.append(value)
         timestamp.append(time)
-    columns = map(np.asarray, (user, item, rating, timestamp))  # views: nothing is copied
-    return Interactions(*columns, list(users), list(items))
+    return Interactions(  # views of what was collected: nothing is copied
+        np.asarray(user),
+        np.asarray(item),
+        np.asarray(rating),
+        np.asarray(timestamp),
+        list(users),
+        list(items),
+    )

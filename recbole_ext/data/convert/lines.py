@@ -10,7 +10,7 @@ import hashlib
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -113,7 +113,7 @@ def first_lines(path: Path, n: int, encoding: str = "utf-8") -> list[str]:
 
 
 @contextmanager
-def _opened(path: Path, seen: RawFile | None = None) -> Iterator[io.BufferedReader]:
+def _opened(path: Path, seen: RawFile | None = None) -> Iterator[Iterable[bytes]]:
     """Open a file for its lines; ``seen`` learns its size and digest when all of it was read."""
     digest = hashlib.sha256()
     try:
@@ -130,7 +130,7 @@ def _opened(path: Path, seen: RawFile | None = None) -> Iterator[io.BufferedRead
             watched = io.BufferedReader(_Watched(raw, digest, bar), BLOCK)
             if path.suffix == ".gz":
                 with gzip.open(watched) as unpacked:
-                    yield io.BufferedReader(unpacked, BLOCK)  # type: ignore[type-var,arg-type]
+                    yield io.BufferedReader(unpacked, BLOCK)  # type: ignore[type-var]
             else:
                 yield watched
             if seen:

@@ -27,7 +27,9 @@ class MovieLens(RawFormat):
         encoding: Of movies and users.
     """
 
-    item_columns = ("movie_title:token_seq", "release_year:token", "genre:token_seq")
+    item_columns: ClassVar[tuple[str, ...]] = (
+        *("movie_title:token_seq", "release_year:token", "genre:token_seq"),
+    )
     files: ClassVar[tuple[str, str, str]]
     separator: ClassVar[str]
     head: ClassVar[bool] = False

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 SETTINGS = """\
 # {command}
-# Written by `recbole-ext convert`; conversion.json says from what. Every model on this data reads this file, and your own
-# files and the command line are stronger.
+# Written by `recbole-ext convert`; conversion.json says from what. Every model on this data reads
+# this file; your own files and the command line are stronger.
 
 # Columns.{items}
-load_col:                       # (dict) Fields to load, by file. Loading .item changes neither users nor items here.
+load_col:                         # (dict) Fields to load, by file.
   inter: [user_id, item_id, rating, timestamp]
 
-# Times. RecBole keeps floats in 32 bits, where today's Unix times are 128 s apart; scaled to [0, 1] before that, a year of
-# interactions keeps the order of those 2 s apart.
-normalize_field: [timestamp]    # (list) Float fields scaled to [0, 1].
-normalize_all: ~                # (bool) Scale every float field; not together with normalize_field.
+# Times. RecBole keeps floats in 32 bits, where today's Unix times are 128 s apart; scaled to [0, 1]
+# before that, a year of interactions keeps the order of those 2 s apart.
+normalize_field: [timestamp]      # (list) Float fields scaled to [0, 1].
+normalize_all: ~                  # (bool) Scale every float field.
 
 # Filters. The conversion did what it was asked to; nothing is left out once more.
-rm_dup_inter: ~                 # (str) Keep of repeated (user, item) pairs the 'first' or the 'last'; ~ keeps all.
-val_interval: ~                 # (dict) Keep interactions whose field lies in an interval, e.g. {{rating: "[3,inf)"}}.
-user_inter_num_interval: ~      # (str) Keep users whose number of interactions lies in this interval.
-item_inter_num_interval: ~      # (str) Keep items whose number of interactions lies in this interval.
+rm_dup_inter: ~                   # (str) Keep of repeated pairs the 'first' or the 'last'.
+val_interval: ~                   # (dict) Keep interactions whose field lies in an interval.
+user_inter_num_interval: ~        # (str) Keep users with so many interactions, and
+item_inter_num_interval: ~        # (str) items with so many.
 """
 
 

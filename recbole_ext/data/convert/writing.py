@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from recbole_ext.data.convert.interactions import Interactions
 from recbole_ext.data.convert.raw import Described
@@ -68,7 +68,7 @@ def write_side(
     of, done, left = path.suffix[1:], Side(len(tokens)), dict.fromkeys(tokens)
     with ExitStack() as held:
         stream = held.enter_context(_text(path))
-        linked = csv.writer(held.enter_context(_text(links)), lineterminator="\n") if links else None
+        linked = _csv(held.enter_context(_text(links))) if links else None
         stream.write("\t".join([f"{of}_id:token", *columns]) + "\n")
         if linked:
             linked.writerow([f"{of}_id", "url"])
@@ -85,6 +85,10 @@ def write_side(
                 done.links += len(urls)
         stream.writelines(f"{token}{chr(9) * len(columns)}\n" for token in left)
     return done
+
+
+def _csv(stream: TextIO) -> Any:
+    return csv.writer(stream, lineterminator="\n")
 
 
 def _text(path: Path) -> TextIO:

@@ -1,8 +1,8 @@
 """Amazon 2023: ``X.jsonl.gz``, or the benchmark's ``X.csv.gz``, and ``meta_X.jsonl.gz``.
 
-A product is its ``parent_asin``, which metadata has too; colours and sizes of it are not told apart.
-Times are in milliseconds. The benchmark's parts ``X.train.csv``, ``X.valid.csv`` and ``X.test.csv``
-are put together: RecBole splits anew.
+A product is its ``parent_asin``, which metadata has too: its colours and sizes are one. Times
+are in milliseconds. The benchmark's parts ``X.train.csv``, ``X.valid.csv`` and ``X.test.csv`` are
+put together, and RecBole splits anew.
 """
 
 from __future__ import annotations

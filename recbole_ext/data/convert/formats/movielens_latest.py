@@ -1,7 +1,7 @@
 """MovieLens latest, and 20M, 25M, 32M: ``ratings.csv``, ``movies.csv`` and ``links.csv``.
 
-``tags.csv`` is left out: a tag is what some user did at some time, and as a property of the movie it
-would tell of what came later.
+``tags.csv`` is left out: a tag is what some user did at some time, and as a property of the movie
+it would tell of what came later.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Format(MovieLens):
         ids: dict[str, tuple[str, ...]] = {}
         links = self.interactions[0].with_name("links.csv")
         if self.items and links.is_file():
-            ids = {item: more for item, *more in lines(links, _link, head=True) if item in wanted}
+            ids = {item: more for item, more in lines(links, _link, head=True) if item in wanted}
         for row in super().read_items(lines, wanted):
             yield row._replace(cells=(*row.cells, *ids.get(row.token, ("", ""))))
 
@@ -43,6 +43,6 @@ class Format(MovieLens):
         return movie_row(item_id, title, genres_of(genres))
 
 
-def _link(line: str) -> tuple[str, str, str]:
+def _link(line: str) -> tuple[str, tuple[str, str]]:
     item_id, imdb_id, tmdb_id = line.split(",")
-    return token(item_id), imdb_id.strip(), tmdb_id.strip()
+    return token(item_id), (imdb_id.strip(), tmdb_id.strip())
