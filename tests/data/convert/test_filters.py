@@ -28,8 +28,9 @@ def some(seed: int, n: int = 300, users: int = 40, items: int = 20):
 def filtered(rows, **filters):
     """Rows that stay, and the steps."""
     data, steps = collect(rows), []
-    for step, data in apply(data, Filters(**filters)):  # noqa: B020
+    for step, left in apply(data, Filters(**filters)):
         steps.append(step)
+        data = left
     columns = (data.user, data.item, data.rating, data.timestamp)
     kept = [
         (data.users[u], data.items[i], r, t)
