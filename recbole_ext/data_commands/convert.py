@@ -36,20 +36,25 @@ class Filtering(Filters):
 def run(arguments: list[str]) -> int:
     """Do ``recbole-ext convert <family> --key=value ...``."""
     family, *rest = arguments or [""]
-    known = families()
+    known = commands()
     if family not in known:
         hint = suggest(family, known) if family else ""
         raise UserError(f"convert: one of {', '.join(known)} is meant, not '{family}'{hint}")
-    command, function = f"recbole-ext convert {family}", command_of(family)
+    command = f"recbole-ext convert {family}"
     if any(argument in ("-h", "--help") for argument in rest):
-        print(help_of(function, command))
+        print(help_of(known[family], command))
     else:
-        call(function, rest, command)
+        call(known[family], rest, command)
     return 0
 
 
+def commands() -> dict[str, Callable[..., None]]:
+    """Return family -> its function; one whose data are no ratings by users has its own here."""
+    return {family: command_of(family) for family in families()}
+
+
 def command_of(family: str) -> Callable[..., None]:
-    """Return the command of a family."""
+    """Return the function of a family of ratings by users."""
 
     def convert_raw(
         filtering: Filtering, source: str, out: str, name: str = "", overwrite: bool = False

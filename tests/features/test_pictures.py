@@ -129,21 +129,22 @@ def test_addresses_and_redirects_lead_to_http_alone(server, fetch, tmp_path):
 
 
 def test_a_server_that_is_busy_holds_everybody_and_a_broken_one_only_its_own(
-    server, fetch, clock, caplog
+    server, fetch, monkeypatch, caplog
 ):
+    waits = []
+    monkeypatch.setattr(fetch.pace, "hold", lambda seconds: waits.append(("all", seconds)))
+    monkeypatch.setattr(fetch.pace, "rest", lambda seconds: waits.append(("one", seconds)))
+    caplog.set_level(logging.INFO)
     good = (200, {"Content-Type": "image/jpeg"}, picture())
     server.answers["/busy"] = [(429, {"Retry-After": "7"}, b""), (503, {}, b""), good]
-    with caplog.at_level(logging.INFO):
-        fetch(f"{server.url}/busy")
-    assert clock.slept[0] == 7 and 1 <= clock.slept[1] <= 2
-    assert [one.levelname for one in caplog.records] == ["WARNING", "WARNING"]
-    caplog.clear()
-    server.answers["/cut"] = [(200, {**good[1], "Content-Length": "9999"}, b"\xff\xd8\xff"), good]
-    fetch.max_bytes = 10000
-    with caplog.at_level(logging.INFO):
-        fetch(f"{server.url}/cut")
-    assert [one.levelname for one in caplog.records] == ["INFO"]
-    assert clock.now - 1000 == pytest.approx(sum(clock.slept)) and len(clock.slept) == 3
+    fetch(f"{server.url}/busy")
+    assert waits[0] == ("all", 7.0) and waits[1][0] == "all" and 1 <= waits[1][1] <= 2
+    cut = (200, {**good[1], "Content-Length": "4999"}, b"\xff\xd8\xff")
+    server.answers["/broken"] = [(500, {}, b""), cut, good]
+    fetch(f"{server.url}/broken")
+    assert [who for who, _ in waits[2:]] == ["one", "one"]
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["WARNING", "WARNING", "INFO", "INFO"]  # few lines where many are broken
     server.answers["/day"] = (429, {"Retry-After": "86400"}, b"")
     assert "asks to wait 86400 s" in refused(fetch, f"{server.url}/day")
 

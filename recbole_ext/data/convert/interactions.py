@@ -34,8 +34,8 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, which: np.ndarray) -> Interactions:
-        """Return some of the interactions, by a mask [n] or by their places."""
+    def take(self, which: np.ndarray | slice) -> Interactions:
+        """Return some of the interactions, by a mask [n], their places, or a range."""
         columns = ("user", "item", "rating", "timestamp")
         return replace(self, **{name: getattr(self, name)[which] for name in columns})
 

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from recbole_ext.data.convert.lines import Lines
+from recbole_ext.data.reading import MISSING
 
 Interaction = tuple[str, str, float, float]
 """User, item, rating, and seconds since 1970."""
+
+_MISSING = frozenset(MISSING)
 
 
 class Described(NamedTuple):
@@ -77,12 +80,13 @@ def token(value: Any) -> str:
     """Return an id as an atomic file can hold it.
 
     Raises:
-        ValueError: It is empty, no text, or has a character that ends a cell or quotes one.
+        ValueError: It is empty, no text, a word that RecBole reads as missing ("NA"), or has a
+            character that ends a cell or quotes one.
     """
     if not isinstance(value, str):
         raise ValueError(f"an id is text, not {type(value).__name__}")
     value = value.strip()
-    if not value or not value.isprintable() or '"' in value:
+    if value in _MISSING or not value.isprintable() or '"' in value:
         raise ValueError(f"{value[:40]!r} is no id")
     return value
 

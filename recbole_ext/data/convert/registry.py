@@ -33,7 +33,12 @@ def find_raw(family: str, source: Path) -> RawFormat:
         raise UserError(f"--source: there is no folder {source}; name the one with the raw files")
     modules = families()[family]
     kinds = [import_module(f"{formats.__name__}.{module}").Format for module in modules]
-    found: list[RawFormat] = [raw for kind in kinds for raw in kind.find(source)]
+    try:
+        found: list[RawFormat] = [raw for kind in kinds for raw in kind.find(source)]
+    except OSError as error:
+        raise UserError(
+            f"--source: cannot read {source}: {error.strerror}; is it yours to read?"
+        ) from None
     if not found:
         wanted = "; ".join(f"{kind.looked_for} of {kind.name}" for kind in kinds)
         raise UserError(

@@ -39,7 +39,7 @@ def write_interactions(path: Path, data: Interactions) -> None:
     with _text(path) as stream:
         stream.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
         for begin in range(0, len(data), CHUNK):
-            part = data.take(slice(begin, begin + CHUNK))  # type: ignore[arg-type]
+            part = data.take(slice(begin, begin + CHUNK))
             columns = (part.user, part.item, part.rating, part.timestamp)
             stream.writelines(
                 f"{data.users[user]}\t{data.items[item]}\t{rating:g}\t{time:.15g}\n"

@@ -102,13 +102,14 @@ def test_malformed_lines_are_counted_and_named(tmp_path):
         "1\t2\t3\tnan",
         "1\t2\t3\tinf",
         b"\xff\t1\t1\t1",
+        "1\tNA\t3\t4",  # RecBole would read it as missing
     ]
     write(raw / "u.data", "1\t2\t3\t4", *bad, "", "2\t2\t3\t4")
     write(raw / "u.item", f"2|A (1990)||||{flags(1)}|1", f"2|A (1990)||||{flags(1)}")
     done = convert_files(raw, out, "movielens")
     assert len(rows(out / "ml.inter")) == 3
     ratings, movies = done.sources
-    assert (ratings["lines"], ratings["malformed"]) == (8, 6)
+    assert (ratings["lines"], ratings["malformed"]) == (9, 7)
     assert [one["line"] for one in ratings["first_malformed"]] == [2, 3, 4, 5, 6]
     reasons = [one["reason"] for one in ratings["first_malformed"]]
     assert (
