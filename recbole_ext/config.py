@@ -155,7 +155,8 @@ class Config(RecBoleConfig):
         """Return the settings in the dataset's folder, as ``convert`` writes them."""
         default = self.internal_config_dict["data_path"]
         data_path = self.external_config_dict.get("data_path", default)
-        if dataset == "ml-100k" and data_path == default:  # the copy that RecBole bundles
+        is_bundled = dataset == "ml-100k" and data_path == default
+        if is_bundled or not isinstance(data_path, str):  # which is refused where types are
             return {}
         path = Path(data_path) / dataset / f"{dataset}.yaml"
         return read_yaml(path) if path.is_file() else {}

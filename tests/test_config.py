@@ -366,6 +366,11 @@ def test_settings_in_the_datasets_folder_lie_between_the_datasets_and_the_users(
     assert Config("BPR", "ml-1m")["epochs"] == 300  # another place
 
 
+def test_a_data_path_that_is_none_is_refused_as_before():
+    with pytest.raises(UserError, match="data_path takes str, not 5"):
+        Config("BPR", "shop", overrides=["--data_path=5"])
+
+
 def test_a_misspelt_key_beside_the_data_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dataset" / "shop").mkdir(parents=True)  # where RecBole looks by default

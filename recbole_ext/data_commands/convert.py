@@ -70,7 +70,10 @@ def command_of(family: str) -> Callable[..., None]:
         """
         folder = folder_of(out, name)
         raw = find_raw(family, Path(source))
-        done = convert(raw, folder, folder.name, filtering, overwrite)
+        try:
+            done = convert(raw, folder, folder.name, filtering, overwrite)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("nothing was written: give it once more") from None
         read = [path for path in (*raw.interactions, raw.items, raw.users) if path]
         print(f"{raw.name}: {', '.join(map(str, read))}")
         print("\n".join(report(folder, done)))

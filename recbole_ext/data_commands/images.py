@@ -58,7 +58,10 @@ def download_images(links: str, out: str, manners: Manners, pictures: int = 1) -
     wanted, folder = read_links(Path(links), pictures), Path(out)
     pace = Pace(requests_per_minute=60 * manners.requests_per_second)
     fetch = Fetcher(pace, int(manners.max_mib * 2**20), manners.retries)
-    n_new = download(wanted, folder, fetch, manners.workers, manners.retry_gone)
+    try:
+        n_new = download(wanted, folder, fetch, manners.workers, manners.retry_gone)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what came is kept: the same command goes on") from None
     n = sum(bool(link.file) for link in wanted)
     print(f"{folder / PICTURES}: {n:,} of {len(wanted):,} pictures, {n_new:,} of them new")
     for problem, count in problems_of(wanted)[:5]:

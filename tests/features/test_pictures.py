@@ -180,6 +180,28 @@ def test_the_command(server, tmp_path, capsys, monkeypatch):
     assert "--requests_per_second Limit, tries counted. (default 5.0)" in capsys.readouterr().out
 
 
+def test_ctrl_c_keeps_what_came(server, tmp_path, capsys, monkeypatch):
+    """The second save is the one at the end: the table knows what came before."""
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"B{i}", server.put(f"/{i}", picture())) for i in range(3)]
+    links_file(tmp_path, *rows)
+    fetch, asked = Fetcher.__call__, []
+
+    def interrupted(self, url):
+        asked.append(url)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return fetch(self, url)
+
+    monkeypatch.setattr(Fetcher, "__call__", interrupted)
+    arguments = ["images", "--links=.", "--out=out", "--workers=1", "--requests_per_second=1000"]
+    assert main(arguments) == 130
+    assert "interrupted; what came is kept: the same command goes on" in capsys.readouterr().err
+    assert [bool(row["file"]) for row in table(tmp_path / "out")] == [True, True, False]
+    assert main(arguments) == 0 and len(asked) == 4
+    assert all(row["file"] for row in table(tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

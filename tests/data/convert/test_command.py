@@ -156,6 +156,16 @@ def test_bad_input_is_one_sentence_and_writes_nothing(arguments, sentence, raw, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
+def test_ctrl_c_leaves_nothing(raw, tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recbole_ext.data.convert.conversion.write_side", interrupt)
+    code, _, err = call(capsys, *COMMAND)
+    assert code == 130 and "interrupted; nothing was written: give it once more" in err
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_a_folder_without_interactions_is_refused(tmp_path, capsys):
     write(tmp_path / "raw" / "ratings.csv", "userId,movieId,rating,timestamp")
     code, _, err = call(capsys, "movielens", f"--source={tmp_path / 'raw'}", f"--out={tmp_path}/x")
