@@ -77,8 +77,9 @@ def replacing_folder(folder: Path, names: Collection[str]) -> Iterator[Path]:
                 _clear(partial)
                 yield partial
                 _move(partial, folder, names)
-            finally:
+            except BaseException:  # Ctrl-C too
                 shutil.rmtree(partial, ignore_errors=True)
+                raise
     except OSError as error:
         raise UserError(
             f"cannot write {folder}: {error.strerror or error}; free space or choose another place"
@@ -93,12 +94,12 @@ def _clear(folder: Path) -> None:
 
 def _move(partial: Path, folder: Path, names: Collection[str]) -> None:
     """Make what was written ``folder``, or its files those of ``folder``."""
-    (partial / LOCK).unlink(missing_ok=True)
-    written = sorted(partial.iterdir())
+    written = sorted(path for path in partial.iterdir() if path.name != LOCK)
     for path in written:
         with open(path, "rb+") as stream:
             os.fsync(stream.fileno())
     if not folder.exists():
+        (partial / LOCK).unlink(missing_ok=True)
         os.rename(partial, folder)
     else:
         for path in written:
@@ -106,6 +107,7 @@ def _move(partial: Path, folder: Path, names: Collection[str]) -> None:
         for name in set(names) - {path.name for path in written}:
             (folder / name).unlink(missing_ok=True)
         _sync_folder(folder)
+        shutil.rmtree(partial, ignore_errors=True)
     _sync_folder(folder.parent)
 
 

@@ -1,44 +1,21 @@
-"""What the versions of Amazon's reviews share: how files are told apart, and how products read."""
+"""What the versions of Amazon's reviews share: how a review and a product read."""
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from recbole_ext.data.convert.lines import Lines, first_lines
+from recbole_ext.data.convert.amazon_files import Head, head_of, is_read, metadata_of
+from recbole_ext.data.convert.lines import Lines
 from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, number, token
+from recbole_ext.data.convert.records import Record, from_json
 from recbole_ext.data.convert.text import flat, plain, price, words
-from recbole_ext.types import UserError
 
-Record = Mapping[str, Any]
-SUFFIXES = (".json", ".jsonl", ".csv")
 REVIEW = {"reviewerID", "asin", "overall", "unixReviewTime"}
 """Keys of a review of 2014 and of 2018."""
-ASIN = re.compile(r"B[0-9A-Z]{9}|\d{9}[\dX]")
-"""A product; a reviewer of 2014 or 2018 is an A with up to twenty more."""
-HEAD = 100
-"""Lines of a file that are looked at to tell what it is; a record may lack some keys."""
-_PARTS = re.compile(r"^(?:reviews|ratings|meta)_|(?:_\d+)?(?:\.(?:train|valid|test))?(?:\.\w+)+$")
 _PAGE_CODE = "getTime"
 """In the titles of products of 2018 whose page was not understood, as their authors say."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """What the first lines of a file show.
-
-    Attributes:
-        keys: Of their records, of one or another.
-        rows: Cells with commas between, where they are no records.
-    """
-
-    keys: frozenset[str]
-    rows: tuple[tuple[str, ...], ...]
 
 
 class Amazon(RawFormat):
@@ -65,11 +42,11 @@ class Amazon(RawFormat):
     def find(cls, source: Path) -> list[RawFormat]:
         """Return the sets of files in a folder, or the one whose reviews a file has."""
         folder = source if source.is_dir() else source.parent
-        heads = {path: head_of(path) for path in sorted(folder.iterdir()) if _is_read(path)}
+        heads = {path: head_of(path) for path in sorted(folder.iterdir()) if is_read(path)}
         reviews = [path for path, head in heads.items() if cls.is_reviews(head)]
         metadata = [path for path, head in heads.items() if cls.is_metadata(head)]
         return [
-            cls(paths, _metadata_of(paths[0], metadata))
+            cls(paths, metadata_of(paths[0], metadata))
             for paths in cls.groups(reviews)
             if source in (folder, *paths)
         ]
@@ -144,77 +121,8 @@ class Amazon(RawFormat):
         raise NotImplementedError
 
 
-def from_json(line: str) -> Record:
-    """Return the record of a line of JSON."""
-    try:
-        found = json.loads(line)
-    except RecursionError:
-        raise ValueError("brackets within brackets without end") from None
-    if not isinstance(found, dict):
-        raise ValueError("no record, as {...} is")
-    return found
-
-
-def from_json_or_literal(line: str) -> Record:
-    """Return the record of a line of JSON, or of a Python dict, which is read and never run."""
-    try:
-        return from_json(line)
-    except ValueError:
-        pass
-    try:
-        found = ast.literal_eval(line)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        raise ValueError("neither JSON nor a Python dict") from None
-    if not isinstance(found, dict):
-        raise ValueError("no record, as {...} is")
-    return found
-
-
 def addresses(value: Any) -> Iterator[str]:
     """Yield the addresses in a value: one, or a list of them."""
     for one in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(one, str) and one.strip():
             yield one.strip()
-
-
-def head_of(path: Path) -> Head:
-    """Return what the first lines of a file show."""
-    keys: set[str] = set()
-    rows = []
-    for line in first_lines(path, HEAD):
-        try:
-            keys.update(map(str, from_json_or_literal(line)))
-        except ValueError:
-            rows.append(tuple(line.split(",")))
-    return Head(frozenset(keys), tuple(rows))
-
-
-def column_of_items(head: Head) -> int | None:
-    """Return which of the first two of four cells is a product, where one is and one is none."""
-    rows = [row for row in head.rows if len(row) == 4]
-    if not rows or head.keys:
-        return None
-    counts = [sum(bool(ASIN.fullmatch(row[i])) for row in rows) for i in (0, 1)]
-    is_item = [2 * count > len(rows) for count in counts]  # a few lines may be malformed
-    return is_item.index(True) if sum(is_item) == 1 else None
-
-
-def category_of(path: Path) -> str:
-    """Return the category that a file's name has: ``Beauty`` of ``reviews_Beauty_5.json.gz``."""
-    return _PARTS.sub("", path.name)
-
-
-def _is_read(path: Path) -> bool:
-    return path.is_file() and path.name.removesuffix(".gz").endswith(SUFFIXES)
-
-
-def _metadata_of(reviews: Path, metadata: list[Path]) -> Path | None:
-    if len(metadata) < 2:
-        return metadata[0] if metadata else None
-    same = [path for path in metadata if category_of(path) == category_of(reviews)]
-    if len(same) != 1:
-        raise UserError(
-            f"{reviews.parent} has metadata in {', '.join(path.name for path in metadata)}, and "
-            f"which belongs to {reviews.name}? leave one of them there"
-        )
-    return same[0]

@@ -26,7 +26,7 @@ SHOWN = 5
 """Malformed lines of a file that are named."""
 BLOCK = 1 << 20
 BOM = b"\xef\xbb\xbf"
-_BAD = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_BAD = (ValueError, KeyError, TypeError, OverflowError)
 """What reading a malformed line raises."""
 
 

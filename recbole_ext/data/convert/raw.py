@@ -6,7 +6,6 @@ class ``Format``; ``recbole-ext convert <family>`` finds it by that name.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ Interaction = tuple[str, str, float, float]
 """User, item, rating, and seconds since 1970."""
 
 _MISSING = frozenset(MISSING)
+_LARGEST = 1e15
 
 
 class Described(NamedTuple):
@@ -95,10 +95,10 @@ def number(value: Any) -> float:
     """Return a rating or a time.
 
     Raises:
-        ValueError: It is no finite number.
+        ValueError: It is no finite number, or far beyond all ratings and times.
     """
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         found = float(value)
-        if math.isfinite(found):
+        if abs(found) < _LARGEST:  # NaN is not
             return found
     raise ValueError(f"{str(value)[:40]!r} is no number")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ _PRICE = re.compile(
     r"(?:from\s*)?\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?:\s*-\s*\$?[\d,.]+)?",
     re.IGNORECASE,
 )
+_DEAREST = 1e9
 
 
 def cell(text: str) -> str:
@@ -58,7 +58,7 @@ def price(value: Any) -> str | None:
         Empty where there is none; ``None`` where something is there and it is no price.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:.15g}" if math.isfinite(value) and value >= 0 else None
+        return f"{value:.15g}" if 0 <= value < _DEAREST else None
     if value is None or value in ("", "None"):
         return ""
     found = _PRICE.fullmatch(value.strip()) if isinstance(value, str) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from recbole_ext.data.convert.text import price
 from recbole_ext.types import UserError
 from tests.data.convert.samples import convert_files, records, reviews_2018, rows, write
 
@@ -105,6 +106,33 @@ def test_2018(tmp_path):
     assert links(out)[1:] == [f"{TWO},{large[0]}", f"{TWO},{large[1]}", f"{ONE},{small}"]
     assert done.sides["item"].repeated == 1
     assert done.notes == {"prices that are none": 1, "titles that are the code of a page": 1}
+
+
+def test_numbers_out_of_all_bounds_are_malformed_or_no_price(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "b"
+    good, *bad = reviews_2018(*((USER, ONE, rating, 1) for rating in (5.0, 10**400, 1e300, True)))
+    late = {**good, "unixReviewTime": float("inf")}
+    records(raw / "X_5.json", good, *bad, late, {**good, "overall": None}, [], {"asin": ONE})
+    cost = {"asin": ONE, "category": [], "price": 10**400}
+    records(raw / "meta_X.json", cost)
+    done = convert_files(raw, out)
+    assert rows(out / "b.inter")[1:] == [[USER, ONE, "5", "1"]]
+    assert (done.sources[0]["lines"], done.sources[0]["malformed"]) == (8, 7)
+    assert rows(out / "b.item")[1:] == [[ONE, "", "", "", "", ""]]
+    assert done.notes == {"prices that are none": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *[("$12.99", "12.99"), (" $1,234.50 ", "1234.50"), ("from 7.5", "7.5"), ("7", "7")],
+        *[(12.5, "12.5"), (0, "0"), (None, ""), ("", ""), ("None", "")],
+        *[("12 for 3", None), ("1,23", None), ("-5", None), (-5, None), (True, None), ([5], None)],
+        ("$9.99 - $24.99", "9.99"),
+    ],
+)
+def test_prices(value, expected):
+    assert price(value) == expected
 
 
 def test_2023(tmp_path):

@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recbole_ext.data.convert.amazon import (
-    REVIEW,
-    Amazon,
-    Head,
-    Record,
-    addresses,
-    column_of_items,
-    from_json_or_literal,
-)
+from recbole_ext.data.convert.amazon import REVIEW, Amazon, addresses
+from recbole_ext.data.convert.amazon_files import Head, column_of_items
+from recbole_ext.data.convert.records import Record, from_json_or_literal
 
 
 class Format(Amazon):

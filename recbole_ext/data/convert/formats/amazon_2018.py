@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recbole_ext.data.convert.amazon import (
-    REVIEW,
-    Amazon,
-    Head,
-    Record,
-    addresses,
-    column_of_items,
-)
+from recbole_ext.data.convert.amazon import REVIEW, Amazon, addresses
+from recbole_ext.data.convert.amazon_files import Head, column_of_items
 from recbole_ext.data.convert.raw import Interaction
+from recbole_ext.data.convert.records import Record
 
 
 class Format(Amazon):

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.data.convert.amazon import Amazon, Head, Record, addresses, category_of
+from recbole_ext.data.convert.amazon import Amazon, addresses
+from recbole_ext.data.convert.amazon_files import Head, category_of
 from recbole_ext.data.convert.raw import Interaction, number, token
+from recbole_ext.data.convert.records import Record
 
 COLUMNS = ("user_id", "parent_asin", "rating", "timestamp")
 """Of a table; a review has them as keys."""
