@@ -134,8 +134,6 @@ def _opened(path: Path, seen: RawFile | None = None) -> Iterator[Iterable[bytes]
             else:
                 yield watched
             if seen:
-                while watched.read(BLOCK):  # what may stand behind the archive
-                    pass
                 seen.bytes, seen.sha256 = raw.tell(), digest.hexdigest()
     except EOFError:
         raise UserError(f"{path} ends in the middle; download it once more") from None

@@ -128,13 +128,15 @@ def test_a_kill_in_the_middle_leaves_nothing_and_the_next_one_works(raw, tmp_pat
         patch.setattr(conversion, "write_side", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         child = os.fork()
         if child == 0:
+            signal.alarm(60)  # should it hang, this test fails and does not
             convert_files(raw, out)
             os._exit(0)  # never
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert not out.exists() and (tmp_path / ".x.partial" / "x.inter").exists()
+    (tmp_path / ".x.partial" / "x.user").write_text("of an earlier version, say")
     convert_files(raw, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "x"]
-    assert len(contents(out)) == 5
+    assert len(contents(out)) == 5 and not (out / "x.user").exists()
 
 
 def test_one_process_writes_a_dataset_at_a_time(raw, tmp_path):
