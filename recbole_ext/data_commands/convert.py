@@ -76,6 +76,8 @@ def command_of(family: str) -> Callable[..., None]:
             raise KeyboardInterrupt("nothing was written: give it once more") from None
         read = [path for path in (*raw.interactions, raw.items, raw.users) if path]
         print(f"{raw.name}: {', '.join(map(str, read))}")
+        if raw.items is None:
+            print(f"  nothing about items, so no .item file; looked for: {raw.looked_for}")
         print("\n".join(report(folder, done)))
 
     return convert_raw

@@ -171,5 +171,6 @@ def test_a_folder_without_interactions_is_refused(tmp_path, capsys):
     code, _, err = call(capsys, "movielens", f"--source={tmp_path / 'raw'}", f"--out={tmp_path}/x")
     assert code == 2 and "ratings.csv has no interactions" in err
     write(tmp_path / "raw" / "ratings.csv", "userId,movieId,rating,timestamp", "1,2,3,4")
-    call(capsys, "movielens", f"--source={tmp_path / 'raw'}", f"--out={tmp_path}/x")
+    _, out, _ = call(capsys, "movielens", f"--source={tmp_path / 'raw'}", f"--out={tmp_path}/x")
+    assert "nothing about items, so no .item file; looked for: ratings.csv (with movies.csv" in out
     assert rows(tmp_path / "x" / "x.inter")[1:] == [["1", "2", "3", "4"]]
