@@ -38,6 +38,7 @@ class Clock:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     added_mib: float = 0.0
+    peak_mib: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __enter__(self) -> Clock:
@@ -49,7 +50,8 @@ class Clock:
     def __exit__(self, *_: Any) -> None:
         self.seconds += (time.perf_counter() - self._began) / self.share
         self.cpu_seconds += (time.process_time() - self._cpu_began) / self.share
-        self.added_mib = max(self.added_mib, _memory("VmHWM") - self._before)
+        self.peak_mib = max(self.peak_mib, _memory("VmHWM"))
+        self.added_mib = max(self.added_mib, self.peak_mib - self._before)
 
 
 class SomeSteps:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from recbole_ext.locks import LOCK, sole_use
 from recbole_ext.types import UserError
 
 _TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")
@@ -50,6 +52,63 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after Ctrl-C too
             temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(folder: Path, names: Collection[str]) -> Iterator[Path]:
+    """Give an empty folder to write files in; at the end they are those of ``folder``.
+
+    A new folder appears with all of them at once. In one that is there each file is replaced, those
+    of ``names`` that were not written go, and what else it holds stays. Before that nothing of it
+    is touched. What a killed process left is cleared by the next one.
+
+    Args:
+        folder: The folder; the temporary one is its sibling, ``.<name>.partial``.
+        names: All files that may be written.
+
+    Raises:
+        UserError: Another process writes it too, the disk is full or it cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with sole_use(partial, what="the temporary folder"):
+            try:
+                _clear(partial)
+                yield partial
+                _move(partial, folder, names)
+            except BaseException:  # Ctrl-C too
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; free space or choose another place"
+        ) from error
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            path.unlink()
+
+
+def _move(partial: Path, folder: Path, names: Collection[str]) -> None:
+    """Make what was written ``folder``, or its files those of ``folder``."""
+    written = sorted(path for path in partial.iterdir() if path.name != LOCK)
+    for path in written:
+        with open(path, "rb+") as stream:
+            os.fsync(stream.fileno())
+    if not folder.exists():
+        (partial / LOCK).unlink(missing_ok=True)
+        os.rename(partial, folder)
+    else:
+        for path in written:
+            os.replace(path, folder / path.name)
+        for name in set(names) - {path.name for path in written}:
+            (folder / name).unlink(missing_ok=True)
+        _sync_folder(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -49,6 +49,14 @@ HELP = {
   features vectors of texts and images: text, image, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
            what else there is to say:   recbole-ext features text --help""",
+    "convert": """\
+  convert  raw files (movielens, amazon) to a dataset:
+           recbole-ext convert amazon --source=raw/beauty --out=data/beauty --min_uc=5 --min_sc=5
+           what else there is to say:   recbole-ext convert amazon --help""",
+    "images": """\
+  images   downloads the pictures that a conversion found links of; goes on where it was stopped:
+           recbole-ext images --links=data/beauty/images.csv --out=data/beauty/images
+           what else there is to say:   recbole-ext images --help""",
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
@@ -89,14 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "explain": _explain,
         "slices": _slices,
         "features": _features,
+        "convert": _convert,
+        "images": _images,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    # the commands of features have a help of their own
-    asks = arguments[1:2] if arguments[0] == "features" else arguments[1:]
-    if any(argument in ("-h", "--help") for argument in asks):
+    # what their functions say is their help, but that of the first word
+    asks = {"features": arguments[1:2], "convert": arguments[1:2], "images": []}
+    if any(one in ("-h", "--help") for one in asks.get(arguments[0], arguments[1:])):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
     try:
@@ -242,6 +252,18 @@ def _explain(arguments: list[str]) -> int:
 
 def _features(arguments: list[str]) -> int:
     from recbole_ext.feature_commands.command import run
+
+    return run(arguments)
+
+
+def _convert(arguments: list[str]) -> int:
+    from recbole_ext.data_commands.convert import run
+
+    return run(arguments)
+
+
+def _images(arguments: list[str]) -> int:
+    from recbole_ext.data_commands.images import run
 
     return run(arguments)
 

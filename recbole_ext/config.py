@@ -1,9 +1,10 @@
 """Config: RecBole's, with plain precedence, YAML values, checked keys, devices left alone.
 
 Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model <
-dataset < family on that dataset < the user's files < ``config_dict`` < command line. A dotted key
-(``eval_args.mode``) sets one entry of a mapping. ``eval_args`` is merged entry by entry; every
-other mapping is replaced whole, as in RecBole.
+dataset < family on that dataset < the file beside the data (``<dataset>.yaml`` in the dataset's
+folder) < the user's files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets
+one entry of a mapping. ``eval_args`` is merged entry by entry; every other mapping is replaced
+whole, as in RecBole.
 """
 
 from __future__ import annotations
@@ -146,6 +147,19 @@ class Config(RecBoleConfig):
         self.internal_config_dict = {"MODEL_TYPE": model_class.type}
         for path in self.layers:
             lay_over(self.internal_config_dict, read_yaml(path))
+        beside = self._settings_beside(dataset)
+        self._sources.insert(0, beside)
+        self.external_config_dict = {**beside, **self.external_config_dict}
+
+    def _settings_beside(self, dataset: str) -> dict[str, Any]:
+        """Return the settings in the dataset's folder, as ``convert`` writes them."""
+        default = self.internal_config_dict["data_path"]
+        data_path = self.external_config_dict.get("data_path", default)
+        is_bundled = dataset == "ml-100k" and data_path == default
+        if is_bundled or not isinstance(data_path, str):  # which is refused where types are
+            return {}
+        path = Path(data_path) / dataset / f"{dataset}.yaml"
+        return read_yaml(path) if path.is_file() else {}
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         known = {key for path in self.layers for key in read_yaml(path)}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_ext.atomic import replacing
+from recbole_ext.atomic import replacing, replacing_folder
+from recbole_ext.types import UserError
 
 
 @pytest.fixture
@@ -67,3 +68,43 @@ def test_a_file_system_that_refuses_to_sync_folders_is_no_error(
     assert (tmp_path / "last.pt").read_text() == "new"
     if before is not None:
         assert set(os.listdir("/proc/self/fd")) == before
+
+
+def fill(folder: Path, names: dict[str, str]) -> None:
+    with replacing_folder(folder, ["a", "b", "c"]) as place:
+        for name, text in names.items():
+            (place / name).write_text(text)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_appears_with_all_its_files_on_the_disk(tmp_path: Path, calls: list[str]) -> None:
+    with replacing_folder(tmp_path / "deep" / "x", ["a", "b"]) as place:
+        (place / "a").write_text("1")
+        (place / "b").write_text("2")
+        assert [path.name for path in tmp_path.rglob("x")] == []
+    assert texts(tmp_path / "deep" / "x") == {"a": "1", "b": "2"}
+    assert calls[:2] == ["file", "file"] and len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_in_a_folder_that_is_there_only_the_named_files_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for name in ("a", "c", "mine"):
+        (tmp_path / "x" / name).write_text("old")
+    fill(tmp_path / "x", {"a": "new", "b": "new"})
+    assert texts(tmp_path / "x") == {"a": "new", "b": "new", "mine": "old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_after_an_error_a_folder_is_what_it_was(tmp_path: Path, error: BaseException) -> None:
+    fill(tmp_path / "x", {"a": "old"})
+    kind = UserError if isinstance(error, OSError) else type(error)
+    for folder in (tmp_path / "x", tmp_path / "y"):
+        with pytest.raises(kind), replacing_folder(folder, ["a"]) as place:
+            (place / "a").write_text("new")
+            raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert texts(tmp_path / "x") == {"a": "old"}

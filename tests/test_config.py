@@ -346,3 +346,41 @@ def test_one_length_is_a_list_of_one_for_whoever_reads_it(model):
     assert config["topk"] == config.resolved["topk"] == [10]
     with pytest.raises(UserError, match="topk takes"):
         Config(model, "ml-100k", overrides=["--topk=True"])
+
+
+# ---- settings beside the data
+
+
+def test_settings_in_the_datasets_folder_lie_between_the_datasets_and_the_users(tmp_path):
+    """``ml-1m`` has a file of its own, which filters; the file beside the data is stronger."""
+    (tmp_path / "ml-1m").mkdir()
+    beside = tmp_path / "ml-1m" / "ml-1m.yaml"
+    beside.write_text("user_inter_num_interval: ~\nepochs: 7\neval_args: {mode: uni5}\n")
+    given = {"data_path": str(tmp_path)}
+    config = Config("BPR", "ml-1m", config_dict=given)
+    assert config["user_inter_num_interval"] is None and config["epochs"] == 7
+    assert config["item_inter_num_interval"] == "[5,inf)"  # of dataset_configs/ml-1m.yaml
+    assert config["eval_args"]["mode"] == {"valid": "uni5", "test": "uni5"}
+    assert config["eval_args"]["split"] == {"RS": [0.8, 0.1, 0.1]}  # one entry was set, not all
+    assert Config("BPR", "ml-1m", config_dict={**given, "epochs": 8})["epochs"] == 8
+    assert Config("BPR", "ml-1m")["epochs"] == 300  # another place
+
+
+def test_a_data_path_that_is_none_is_refused_as_before():
+    with pytest.raises(UserError, match="data_path takes str, not 5"):
+        Config("BPR", "shop", overrides=["--data_path=5"])
+
+
+def test_a_misspelt_key_beside_the_data_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset" / "shop").mkdir(parents=True)  # where RecBole looks by default
+    (tmp_path / "dataset" / "shop" / "shop.yaml").write_text("epoch: 7\n")
+    with pytest.raises(UserError, match="unknown setting 'epoch'; did you mean 'epochs'"):
+        Config("BPR", "shop")
+
+
+def test_the_bundled_dataset_has_no_folder_of_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset" / "ml-100k").mkdir(parents=True)
+    (tmp_path / "dataset" / "ml-100k" / "ml-100k.yaml").write_text("epochs: 7\n")
+    assert Config("BPR", "ml-100k")["epochs"] == 300

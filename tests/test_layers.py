@@ -36,7 +36,16 @@ LAYERS = (
     ("models",),
     ("trainer", "callbacks", "distributed", "resume", "pretraining"),
     ("rerankers", "evaluation"),
-    ("quick_start", "compare", "pipeline", "doctor", "report", "feature_commands", "slices_report"),
+    (
+        "quick_start",
+        "compare",
+        "pipeline",
+        "doctor",
+        "report",
+        "feature_commands",
+        "data_commands",
+        "slices_report",
+    ),
     ("cli", "serving"),
     ("__main__",),
 )

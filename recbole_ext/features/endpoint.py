@@ -7,16 +7,11 @@ tries again by itself, out of sight of the limits per minute, which are to count
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
-import random
 import re
 import textwrap
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any, NoReturn, TypeVar
 from urllib.error import HTTPError
@@ -24,12 +19,10 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from recbole_ext.features.pace import Pace
+from recbole_ext.features.retrying import Again, GaveUp, reason_of, retry_after, with_retries
 from recbole_ext.types import UserError
 
 OPENAI = "https://api.openai.com/v1"
-LONGEST_WAIT = 600.0
-"""Seconds; a server that asks for more (a quota by the day) is not waited for."""
-LONGEST_BACK_OFF = 60.0
 SHORTEST_SECRET = 8
 """A shorter key ("none", "EMPTY") is a word for a server that asks for none."""
 _TOO_LONG = re.compile(
@@ -52,14 +45,6 @@ class TooLong(BadRequest):
 
 class ServerFailed(UserError):
     """There was no answer, or none but errors of the server, after all tries."""
-
-
-class _Again(Exception):
-    """A failure that may pass; ``after`` are the seconds that the server asks to wait."""
-
-    def __init__(self, words: str, after: float | None = None) -> None:
-        super().__init__(words)
-        self.after = after
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -118,26 +103,15 @@ class Endpoint:
             UserError: Anything else that the server refuses (401, 403, 404), in its words.
         """
         data = json.dumps(body).encode()
-        for number in range(self.max_retries + 1):
-            self.pace.wait(n_tokens)
-            try:
-                return self._send(path, data)
-            except _Again as failure:
-                wait, words = failure.after, str(failure)
-            if wait is None:  # jitter, so that not all who failed together come back together
-                wait = min(2.0**number, LONGEST_BACK_OFF) * random.uniform(0.5, 1)
-            if wait > LONGEST_WAIT:
-                raise ServerFailed(f"{self.url}: {words}; it asks to wait {wait:.0f} s: try later")
-            if number < self.max_retries:
-                logging.getLogger().warning(
-                    "%s: %s; try %d of %d in %.1f s",
-                    *(self.url, words, number + 2, self.max_retries + 1, wait),
-                )
-                self.pace.hold(wait)
-        raise ServerFailed(
-            f"{self.url}: {words}, {self.max_retries + 1} times; what was done is kept: try later, "
-            "or check OPENAI_BASE_URL"
-        )
+        try:
+            return with_retries(
+                lambda: self._send(path, data), self.pace, n_tokens, self.max_retries, self.url
+            )
+        except GaveUp as failure:
+            words = f"{self.url}: {failure}"
+            if not failure.is_asked:
+                words += "; what was done is kept: try later, or check OPENAI_BASE_URL"
+            raise ServerFailed(words) from None
 
     def map(self, ask: Callable[[A], B], parts: Iterable[A]) -> list[B]:
         """Return what ``ask`` gives for each part, asked ``concurrency`` at a time."""
@@ -162,8 +136,7 @@ class Endpoint:
         except HTTPError as error:
             self._refuse(error)
         except (OSError, HTTPException) as error:
-            words = str(getattr(error, "reason", None) or error) or type(error).__name__
-            raise _Again(f"no answer ({self._in_short(words)})") from None
+            raise Again(f"no answer ({self._in_short(reason_of(error))})") from None
         try:
             found = json.loads(text)
             if isinstance(found, dict):
@@ -187,7 +160,7 @@ class Endpoint:
             raise TooLong(f"{self.url}: {words}; shorten the text") from None
         is_spent = status == 429 and "insufficient_quota" in text  # no wait brings it back
         if (status == 429 and not is_spent) or status >= 500:
-            raise _Again(words, retry_after(error.headers.get("Retry-After"))) from None
+            raise Again(words, retry_after(error.headers.get("Retry-After"))) from None
         if status in (400, 422):
             raise BadRequest(f"{self.url}: {words}; check the text and the settings") from None
         remedies = {401: "OPENAI_API_KEY", 403: "OPENAI_API_KEY", 429: "the account"}
@@ -199,20 +172,6 @@ class Endpoint:
         if len(self._key) >= SHORTEST_SECRET:
             words = words.replace(self._key, "***")
         return textwrap.shorten(words, 300, placeholder=" ...")
-
-
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (a number, or a date: RFC 9110)."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(seconds, 0.0) if not math.isnan(seconds) else None
 
 
 def _message_of(text: str) -> str:

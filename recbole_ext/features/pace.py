@@ -61,3 +61,7 @@ class Pace:
         """Let no request start for some seconds, as the server asked for."""
         with self._lock:
             self._free = max(self._free, self._clock() + seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Wait some seconds alone; others may start meanwhile."""
+        self._sleep(seconds)

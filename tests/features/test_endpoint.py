@@ -15,9 +15,9 @@ from recbole_ext.features.endpoint import (
     Endpoint,
     ServerFailed,
     TooLong,
-    retry_after,
 )
 from recbole_ext.features.pace import Pace
+from recbole_ext.features.retrying import retry_after
 from recbole_ext.types import UserError
 from tests.features.openai_server import KEY, MESSAGE_TOO_LONG, failure
 

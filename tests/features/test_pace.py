@@ -51,6 +51,15 @@ def test_a_hold_is_for_everybody_and_the_longest_counts(clock):
     assert clock.slept == [5]
 
 
+def test_a_rest_is_for_one_alone(clock):
+    pace = Pace(clock=clock, sleep=clock.sleep)
+    pace.rest(5)
+    assert clock.slept == [5]
+    clock.now -= 5  # for another, who did not sleep
+    pace.wait(1)
+    assert clock.slept == [5]
+
+
 def test_who_slept_looks_again():
     """While one sleeps, another is told to hold: both obey."""
     now = [0.0]
