@@ -46,7 +46,8 @@ class LinearRecurrentUnit(nn.Module):
 
     def step(self, x: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output [B, D] for one more input [B, D], and h_t [B, H, 2] after h_{t-1}."""
-        carry = product(self._decay(), carry) + self._inputs(x)  # [B, H, 2]
+        decayed = product(self._decay().unbind(-1), carry.unbind(-1))  # 2 x [B, H]
+        carry = torch.stack(decayed, -1) + self._inputs(x)  # [B, H, 2]
         return self.dense_out(carry.flatten(-2)), carry
 
     def _inputs(self, x: Tensor) -> Tensor:

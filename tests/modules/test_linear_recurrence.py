@@ -77,7 +77,7 @@ def test_steps_give_what_the_whole_gives():
     inputs, decay = draw(20)
     states, carry = linear_recurrence(inputs, decay), torch.zeros(B, H, 2, dtype=torch.float64)
     for t in range(20):
-        carry = product(decay, carry) + inputs[:, t]
+        carry = torch.stack(product(decay.unbind(-1), carry.unbind(-1)), -1) + inputs[:, t]
         torch.testing.assert_close(carry, states[:, t], rtol=0, atol=1e-12)
 
 
