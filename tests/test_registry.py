@@ -27,11 +27,18 @@ def test_recboles_models_are_found_by_their_names() -> None:
 
 def test_our_models_are_found_by_their_files() -> None:
     models = extension_models()
-    assert {"DuoRec", "FTRagRec"} <= models.keys()
+    assert {"DuoRec", "FTRagRec", "LRURec", "BERT4RecCloze"} <= models.keys()
     for name, path in models.items():
         found = get_model(name)
         assert found.__name__ == name and family_of(found) == path.parent.name
     assert family_of(BPR) is None
+
+
+def test_none_of_our_models_hides_one_of_recboles() -> None:
+    """Ours are looked for first, so that an equal name would be RecBole's no more."""
+    theirs = {name.lower() for name in builtin_models()}
+    assert [name for name in extension_models() if name.lower() in theirs] == []
+    assert get_model("BERT4Rec").__module__ == "recbole.model.sequential_recommender.bert4rec"
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,26 @@ def test_our_sequential_models_drop_little_on_ml_1m(model):
     assert Config(model, "ml-1m", config_dict={DROPOUTS[0]: 0.3})[DROPOUTS[0]] == 0.3
 
 
+def test_lrurecs_example_has_the_published_settings():
+    """Those of the authors' code for ml-1m, not what our models take there otherwise."""
+    published = {
+        "MAX_ITEM_LIST_LENGTH": 200,
+        "train_batch_size": 128,
+        "learner": "adamw",
+        "learning_rate": 0.001,
+        "weight_decay": 0.01,
+        "clip_grad_norm": {"max_norm": 5},
+        "hidden_size": 64,
+        "n_layers": 2,
+        "mask_history": True,
+        "valid_metric": "Recall@10",
+        "stopping_step": 10,
+        **dict.fromkeys(DROPOUTS, 0.2),
+    }
+    config = Config("LRURec", "ml-1m", [ROOT / "examples" / "lrurec_ml-1m.yaml"])
+    assert {key: config[key] for key in published} == published
+
+
 @pytest.mark.parametrize(
     ("more", "expected"), [({}, [0.1, 0.1]), ({DROPOUTS[0]: 0.5}, [0.5, 0.1])], ids=["own", "user"]
 )

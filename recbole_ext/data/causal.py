@@ -64,18 +64,39 @@ def causal_windows(
     return rows, torch.diff(rows, prepend=rows.new_tensor([-1]))
 
 
+def scored_positions(lengths: Tensor, n_scored: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Tell which positions of a batch of windows are training rows.
+
+    Args:
+        lengths: Lengths of the windows [B].
+        n_scored: :data:`N_SCORED` [B].
+        width: Positions to tell of, L.
+
+    Returns:
+        ``(scored, back)``, [B, L] each: whether a position is one, and how many places it stands
+        before the window's last.
+    """
+    position = torch.arange(width, device=lengths.device)  # [L]
+    back = lengths[:, None] - 1 - position  # [B, L]
+    return (back >= 0) & (back < n_scored[:, None]), back
+
+
 class CausalTrainDataLoader(BucketedTrainDataLoader):
     """Feeds windows: RecBole's batch of the rows that carry them, plus :data:`N_SCORED`.
 
-    ``train_batch_size`` counts windows. ``causal_stride`` is explained in :func:`causal_windows`.
+    ``train_batch_size`` counts windows. ``causal_stride`` is explained in :func:`causal_windows`;
+    ``None`` is the limit, so that a window begins where the one before it ends.
     """
 
     def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         super().__init__(config, dataset, sampler, shuffle=shuffle)
         if not config["single_spec"]:
-            raise UserError("train_on: causal does not run distributed; use train_on: prefix")
+            raise UserError(
+                "training by windows does not run distributed; leave out nproc, "
+                "or use train_on: prefix where the model has it"
+            )
         limit = dataset.max_item_list_len
-        stride = config["causal_stride"]
+        stride = limit if config["causal_stride"] is None else config["causal_stride"]
         if isinstance(stride, bool) or not isinstance(stride, int) or not 1 <= stride <= limit:
             raise UserError(
                 f"causal_stride: {stride!r} must be between 1 (exact) "

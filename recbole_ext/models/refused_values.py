@@ -1,4 +1,4 @@
-"""Refuses values of settings that cannot be meant, in one sentence that says what is taken."""
+"""Refuses settings and batches that cannot be meant, in one sentence that says what is taken."""
 
 from __future__ import annotations
 
@@ -33,3 +33,30 @@ def check_positive(config: Any, keys: Iterable[str]) -> None:
     for key in keys:
         if config[key] <= 0:
             raise UserError(f"{key}: {config[key]} must be greater than 0")
+
+
+def check_shares(config: Any, keys: Iterable[str]) -> None:
+    """Check settings that are shares or probabilities, which together are 1 at most.
+
+    Raises:
+        UserError: Naming the keys and the values given.
+    """
+    values = {key: config[key] for key in keys}
+    if any(not 0 <= value <= 1 for value in values.values()) or sum(values.values()) > 1:
+        given = ", ".join(f"{key}: {value}" for key, value in values.items())
+        what = "lie in [0, 1]" if len(values) == 1 else "be shares, together at most 1"
+        raise UserError(f"{given} must {what}")
+
+
+def check_fields(model: Any, interaction: Any, fields: Iterable[str]) -> None:
+    """Check that a training batch has the fields that our loaders add to RecBole's.
+
+    Raises:
+        UserError: Naming the model and the field.
+    """
+    for field in fields:
+        if field not in interaction:
+            raise UserError(
+                f"{type(model).__name__}: the training batch has no field '{field}'; "
+                "build the data with the model's dataset_class and train_loader_class"
+            )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PADDED_ROWS = 1 << 16
@@ -61,6 +62,12 @@ def gathered(values: Tensor, places: Tensor) -> Tensor:
     """Return ``values[places]``, [*places, ...], in a third of the time that indexing takes."""
     found = values.index_select(0, places.flatten())  # [n, ...]
     return found.view((*places.shape, *values.shape[1:]))
+
+
+def appended(item_seq: Tensor, item_seq_len: Tensor, items: Tensor) -> Tensor:
+    """Return histories [B, L] of lengths [B] with one item [B] more each, [B, L + 1]."""
+    longer = F.pad(item_seq, (0, 1))  # [B, L + 1]
+    return longer.scatter(1, item_seq_len[:, None], items[:, None])
 
 
 class Histories:

@@ -18,7 +18,11 @@ def exact(x: Tensor) -> Tensor:
 
 
 def item_cross_entropy(
-    states: Tensor, item_weight: Tensor, targets: Tensor, memory_mib: float = 64.0
+    states: Tensor,
+    item_weight: Tensor,
+    targets: Tensor,
+    memory_mib: float = 64.0,
+    item_bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over all items but the padding item 0.
 
@@ -27,10 +31,14 @@ def item_cross_entropy(
         item_weight: Item embeddings [N, D]; row 0 is the padding item and takes no part.
         targets: Item ids [B] in 1..N-1.
         memory_mib: MiB of logits to hold at once; what comes out does not depend on it.
+        item_bias: Added to the logits [N].
 
     Returns:
         Mean over the batch, a scalar.
     """
+    if item_bias is not None:  # one more dimension, in which all states are 1
+        states = torch.cat([states, states.new_ones(len(states), 1)], 1)  # [B, D + 1]
+        item_weight = torch.cat([item_weight, item_bias[:, None]], 1)  # [N, D + 1]
     return chunked_cross_entropy(states, item_weight[1:], targets - 1, memory_mib)
 
 

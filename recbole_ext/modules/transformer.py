@@ -27,13 +27,16 @@ class TransformerBlocks(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
-        """Map [B, L, D] to all states [B, L, D], or to those [B, D] at ``last`` [B]."""
+    def forward(self, x: Tensor, last: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map [B, L, D] to all states [B, L, D], or to those [B, D] at ``last`` [B].
+
+        ``mask`` [B, 1, 1 or L, L] says which positions are attended to, instead of the causal mask.
+        """
         for block in self.layer[:-1]:
-            x = block(x)  # [B, L, D]
+            x = block(x, mask=mask)  # [B, L, D]
         if last is None:
-            return self.layer[-1](x)  # [B, L, D]
-        return self.layer[-1](x, last).squeeze(1)  # [B, D]
+            return self.layer[-1](x, mask=mask)  # [B, L, D]
+        return self.layer[-1](x, last, mask).squeeze(1)  # [B, D]
 
 
 class SASEncoder(nn.Module):

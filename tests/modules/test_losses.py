@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from recbole_ext.modules.losses import (
     bpr,
@@ -82,6 +83,20 @@ def test_item_cross_entropy():
         expected.append(-np.log(p[target - 1] / p.sum()))
     found = item_cross_entropy(*map(torch.from_numpy, (states, weight, targets)))
     assert found.item() == pytest.approx(np.mean(expected), rel=1e-9)
+
+
+def test_item_cross_entropy_with_a_bias():
+    torch.manual_seed(2)
+    states, weight, bias = torch.randn(5, 3), torch.randn(8, 3), torch.randn(8)
+    targets, leaves = torch.tensor([1, 7, 3, 3, 2]), (states, weight, bias)
+    for leaf in leaves:
+        leaf.requires_grad_()
+    found = item_cross_entropy(states, weight, targets, item_bias=bias)
+    expected = F.cross_entropy((states @ weight.T + bias)[:, 1:], targets - 1)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad(loss, leaves) for loss in (found, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_item_cross_entropy_leaves_the_padding_row_alone():

@@ -23,6 +23,14 @@ MODELS: dict[str, dict[str, Any]] = {
         "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
     },
     "SASRec": {"hidden_size": 8, "inner_size": 16, "n_layers": 1},
+    "LRURec": {"hidden_size": 8, "inner_size": 16, "train_batch_size": 8, "eval_step": 1},
+    "BERT4RecCloze": {
+        "hidden_size": 8,
+        "inner_size": 16,
+        "n_layers": 1,
+        "train_batch_size": 8,
+        "eval_step": 1,
+    },
     "FTRagRec": {
         "hidden_size": 8,
         "inner_size": 16,

@@ -23,11 +23,11 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
-from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader
+from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader, scored_positions
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
 from recbole_ext.data.rows import histories_of
 from recbole_ext.models.base import ExtRecommender
-from recbole_ext.models.refused_values import check_positive, check_words
+from recbole_ext.models.refused_values import check_fields, check_positive, check_words
 from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.histories import Histories, Windows
 from recbole_ext.modules.item_softmax import ItemProposal, sampled_cross_entropy
@@ -98,12 +98,7 @@ class DuoRec(ExtRecommender, SequentialRecommender):
     def losses(self, interaction: Any) -> Losses:
         """Return ``rec`` and, weighted, ``cl`` (contrast us_x) or ``cl_un`` and ``cl_su``."""
         needed = [ROW_ID, N_SCORED] if self.train_on == "causal" else [ROW_ID]
-        for field in needed:
-            if field not in interaction:
-                raise UserError(
-                    f"{type(self).__name__}: the training batch has no field '{field}'; "
-                    "build the data with the model's dataset_class and train_loader_class"
-                )
+        check_fields(self, interaction, needed)
         return (
             self._causal_losses(interaction)
             if self.train_on == "causal"
@@ -153,9 +148,9 @@ class DuoRec(ExtRecommender, SequentialRecommender):
         """Predict at each scored position of a window; contrast as many rows as windows."""
         lengths = interaction[self.ITEM_SEQ_LEN]  # [B]
         states = self.encoder.states(trim(interaction[self.ITEM_SEQ], lengths))  # [B, L, D]
-        position = torch.arange(states.size(1), device=states.device)  # [L]
-        back = lengths[:, None] - 1 - position  # [B, L], places before the window's last
-        scored = (back >= 0) & (back < interaction[N_SCORED][:, None])  # [B, L]
+        scored, back = scored_positions(
+            lengths, interaction[N_SCORED], states.size(1)
+        )  # 2 x [B, L]
         # The rows of a window stand just before the one that carries it.
         row_id = (interaction[ROW_ID][:, None] - back)[scored]  # [P]
         h = states[scored]  # [P, D]
