@@ -33,3 +33,14 @@ def check_positive(config: Any, keys: Iterable[str]) -> None:
     for key in keys:
         if config[key] <= 0:
             raise UserError(f"{key}: {config[key]} must be greater than 0")
+
+
+def check_fraction(config: Any, keys: Iterable[str]) -> None:
+    """Check settings from 0 to below 1.
+
+    Raises:
+        UserError: Naming the key and the value given.
+    """
+    for key in keys:
+        if not 0 <= config[key] < 1:
+            raise UserError(f"{key}: {config[key]} must be at least 0 and less than 1")
