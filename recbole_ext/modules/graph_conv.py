@@ -161,7 +161,7 @@ def keep_edges(graph: Csr, n_users: int, share: float) -> Csr:
     """Return a :func:`bipartite` graph of a share of the edges, normalised by its own degrees.
 
     Edges are drawn in proportion to 1 / sqrt(d_u d_i): popular ones go first (Zhou and Shen,
-    FREEDOM, MM 2023, section 3.3).
+    FREEDOM, MM 2023).
 
     Args:
         graph: The normalised graph of all edges.
