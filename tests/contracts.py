@@ -105,7 +105,8 @@ class ModelContract:
         net.eval()
         scores = net.full_sort_predict(test_batch).view(len(test_batch), -1)
         for item in range(1, net.n_items):
-            test_batch[net.ITEM_ID] = torch.full_like(test_batch[net.ITEM_ID], item)
+            # a batch of a general model has users alone
+            test_batch[net.ITEM_ID] = torch.full_like(test_batch[net.USER_ID], item)
             torch.testing.assert_close(
                 net.predict(test_batch), scores[:, item], rtol=1e-5, atol=1e-5
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recbole.utils import dataset_arguments
+from recbole.utils import dataset_arguments, init_seed
 
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
@@ -45,6 +45,7 @@ def read_split(dataset: str, settings: Mapping[str, Any]) -> Split:
     """
     given = {key: settings[key] for key in _OF_DATA if key in settings}
     config = Config("Pop", dataset, None, given)
+    init_seed(config["seed"], config["reproducibility"])  # a random split is drawn as a run's is
     loaded = create_dataset(config)
     fingerprint = loaded.fingerprint
     train = loaded.build()[0]

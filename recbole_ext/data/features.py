@@ -6,6 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from recbole_ext.data.feature_origin import changed_since, is_of_these
 from recbole_ext.features.manifest import MAY_LEAK, NAME
 from recbole_ext.features.store import Aligned, FeatureStore
@@ -30,6 +33,40 @@ def feature_folder(config: Any, name: str) -> Path:
             "or set features_dir)"
         )
     return folder
+
+
+def item_features_of(config: Any) -> dict[str, str]:
+    """Return modality -> name of the stored feature that a model of items takes; text first.
+
+    Raises:
+        UserError: None is named.
+    """
+    found = {kind: config[f"{kind}_feature"] for kind in ("text", "image")}
+    found = {kind: name for kind, name in found.items() if name}
+    if not found:
+        raise UserError(
+            "text_feature and image_feature: name one or both of the stored features of the "
+            "items, as --text_feature=title_minilm (recbole-ext features builds them)"
+        )
+    return found
+
+
+def load_vectors(config: Any, dataset: Any, name: str, key: str) -> Tensor:
+    """Return the items' vectors [N, F] in float32, zeros where an item has none.
+
+    Args:
+        config: The run's settings.
+        dataset: RecBole dataset.
+        name: Of the feature, or its folder.
+        key: The setting that names it, for messages.
+
+    Raises:
+        UserError: As :func:`load_feature`, or an item has several vectors.
+    """
+    vectors = torch.from_numpy(load_feature(config, dataset, name).table())  # [N, F] or [N, T, F]
+    if vectors.dim() != 2:
+        raise UserError(f"{key}: '{name}' has several vectors for an item; name one with one")
+    return vectors
 
 
 def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Aligned:

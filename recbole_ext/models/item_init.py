@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_ext.data.features import load_feature
+from recbole_ext.data.features import load_vectors
 from recbole_ext.types import UserError, suggest
 
 HOWS = ("init", "add", "concat")
@@ -47,13 +47,7 @@ def with_item_init(
     name, table = _item_table(model, dataset.item_num)
     if how == "init" and is_trained:
         return model
-    vectors = torch.from_numpy(
-        load_feature(config, dataset, feature).table()
-    )  # [N, F] or [N, T, F]
-    if vectors.dim() != 2:
-        raise UserError(
-            f"item_init: '{feature}' has several vectors for an item; name one with one"
-        )
+    vectors = load_vectors(config, dataset, feature, "item_init")  # [N, F]
     if how == "init":
         # what starts from a trained model has a trained table
         if not (getattr(type(model), "warm_start", None) and config["pretrained_path"]):

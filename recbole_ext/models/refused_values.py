@@ -60,3 +60,14 @@ def check_fields(model: Any, interaction: Any, fields: Iterable[str]) -> None:
                 f"{type(model).__name__}: the training batch has no field '{field}'; "
                 "build the data with the model's dataset_class and train_loader_class"
             )
+
+
+def check_fraction(config: Any, keys: Iterable[str]) -> None:
+    """Check settings from 0 to below 1.
+
+    Raises:
+        UserError: Naming the key and the value given.
+    """
+    for key in keys:
+        if not 0 <= config[key] < 1:
+            raise UserError(f"{key}: {config[key]} must be at least 0 and less than 1")

@@ -86,17 +86,34 @@ def info_nce(
     return F.cross_entropy(logits.masked_fill(hidden, -math.inf), positive)
 
 
-def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+def bpr(positive: Tensor, negative: Tensor, mask: Tensor | None = None) -> Tensor:
     """Pairwise loss -log sigmoid(s+ - s-) (Rendle et al., BPR, UAI 2009).
 
     Args:
         positive: Scores [B].
         negative: Scores [B, K] of items that were not taken.
+        mask: Pairs that count [B, K]; ``None``: all.
 
     Returns:
-        Mean over the pairs, a scalar.
+        Mean over the pairs that count, a scalar; 0 where none does.
     """
-    return F.softplus(exact(negative) - exact(positive)[:, None]).mean()
+    loss = F.softplus(exact(negative) - exact(positive)[:, None])  # [B, K]
+    return loss.mean() if mask is None else (loss * mask).sum() / mask.sum().clamp_min(1)
+
+
+def embedding_norm(*embeddings: Tensor) -> Tensor:
+    """Return (sum_j ||e_j||_F) / rows of the last: what multimodal recommenders regularise by.
+
+    It is RecBole's ``EmbLoss`` with ``require_pow: False``: norms, not their squares.
+
+    Args:
+        embeddings: [n_j, D_j] each.
+
+    Returns:
+        A scalar.
+    """
+    total = torch.stack([exact(e).norm() for e in embeddings]).sum()
+    return total / len(embeddings[-1])
 
 
 def matching_bce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -139,7 +156,7 @@ def match_info_nce(queries: Tensor, keys: Tensor, *, temperature: float, ids: Te
     return F.cross_entropy(logits.masked_fill(same, -math.inf), own)
 
 
-def consistency(view: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def consistency(view: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Draw one modality to another, which stands still: 1 - cos(view, stop_gradient(target)).
 
     Not their mean squared error: of unit vectors that is 2 (1 - cos) / D, next to nothing.
@@ -147,13 +164,13 @@ def consistency(view: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Args:
         view: [B, D].
         target: [B, D].
-        mask: Rows that have both [B].
+        mask: Rows that have both [B]; ``None``: all.
 
     Returns:
         Mean over the rows that count, a scalar; 0 where none does.
     """
     distance = 1 - F.cosine_similarity(exact(view), exact(target.detach()), dim=-1)  # [B]
-    return (distance * mask).sum() / mask.sum().clamp_min(1)
+    return distance.mean() if mask is None else (distance * mask).sum() / mask.sum().clamp_min(1)
 
 
 def coding_rate(vectors: Tensor, epsilon: float = 0.5) -> Tensor:

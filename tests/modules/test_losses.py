@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from recbole.model.loss import EmbLoss
 
 from recbole_ext.modules.losses import (
     bpr,
     coding_rate,
     consistency,
     diversity,
+    embedding_norm,
     info_nce,
     item_cross_entropy,
     match_info_nce,
@@ -230,3 +232,17 @@ def test_diversity_is_zero_for_orthogonal_vectors_and_falls_as_vectors_part():
         diversity(x).backward()
         optimizer.step()
     assert diversity(x).item() < equal / 4
+
+
+def test_pairs_that_do_not_count_are_left_out():
+    positive, negative = torch.randn(5), torch.randn(5, 2)
+    mask = torch.tensor([[1, 0], [0, 0], [1, 1], [0, 1], [0, 0]], dtype=torch.bool)
+    pairs = [(i, k) for i in range(5) for k in range(2) if mask[i, k]]
+    expected = np.mean([np.log1p(np.exp(float(negative[i, k] - positive[i]))) for i, k in pairs])
+    assert bpr(positive, negative, mask).item() == pytest.approx(expected, rel=1e-5)
+    assert bpr(positive, negative, torch.zeros_like(mask)).item() == 0
+
+
+def test_the_norm_of_embeddings_is_recboles():
+    parts = [torch.randn(4, 3), torch.randn(7, 2)]
+    torch.testing.assert_close(embedding_norm(*parts), EmbLoss()(*parts).squeeze())

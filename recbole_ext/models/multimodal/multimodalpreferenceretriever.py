@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from recbole_ext.data.features import item_features_of
 from recbole_ext.models.multimodal.textpreferenceretriever import TextPreferenceRetriever, Towers
 from recbole_ext.modules.fusion import build_fusion
 from recbole_ext.modules.losses import consistency
@@ -33,14 +34,7 @@ class MultimodalPreferenceRetriever(TextPreferenceRetriever):
         Raises:
             UserError: None is named.
         """
-        found = {kind: config[f"{kind}_feature"] for kind in ("text", "image")}
-        found = {kind: name for kind, name in found.items() if name}
-        if not found:
-            raise UserError(
-                "text_feature and image_feature: name one or both of the stored features of the "
-                "items, as --text_feature=title_minilm (recbole-ext features builds them)"
-            )
-        return found
+        return item_features_of(config)
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:

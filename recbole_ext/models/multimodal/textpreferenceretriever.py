@@ -39,6 +39,7 @@ from recbole_ext.modules.losses import (
 )
 from recbole_ext.modules.match_score import MatchScore
 from recbole_ext.modules.profile import PooledProfile, StoredProfile
+from recbole_ext.modules.remembered import Remembered
 from recbole_ext.modules.sampling import other_items
 from recbole_ext.modules.transformer import trim
 from recbole_ext.types import Losses
@@ -105,7 +106,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         self.score = MatchScore(config["scale"], with_bias=self.retrieval_loss == "bce")
         counts = torch.bincount(dataset.inter_feat[self.POS_ITEM_ID], minlength=self.n_items)  # [N]
         self.register_buffer("log_q", (counts / counts.sum()).log(), persistent=False)  # [N]
-        self._remembered: tuple[Any, Tensor] | None = None
+        self._remembered = Remembered()
 
     @classmethod
     def features_of(cls, config: Any) -> dict[str, str]:
@@ -232,13 +233,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
 
     def item_vectors(self) -> Tensor:
         """Return the vectors of all items [N, D]; while nothing trains, those of the last call."""
-        if self.training or torch.is_grad_enabled():
-            return self.content.all()
-        weights = list(self.content.parameters())
-        key = [(weight.data_ptr(), weight._version) for weight in weights]
-        if self._remembered is None or self._remembered[0] != key:
-            self._remembered = key, self.content.all()
-        return self._remembered[1]
+        return self._remembered(self.content, self.content.all)
 
     def result_extra(self) -> dict[str, Any]:
         """Return what ``result.json`` says: the share of items that have each modality."""
@@ -248,7 +243,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
 
     def train(self, mode: bool = True) -> TextPreferenceRetriever:
         """Set the mode; the vectors of the last evaluation are forgotten."""
-        self._remembered = None
+        self._remembered.forget()
         return super().train(mode)
 
     @property
