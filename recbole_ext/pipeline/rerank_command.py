@@ -12,14 +12,21 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from recbole_ext.atomic import replacing
+from recbole_ext.evaluation.rerank_metrics import random_baseline
 from recbole_ext.pipeline.candidates import Candidates, read_candidates, table_of
 from recbole_ext.pipeline.corpus import DatasetCorpus
 from recbole_ext.pipeline.folders import check_free, make
 from recbole_ext.pipeline.ground_truth import sampled
-from recbole_ext.pipeline.rerank import Reranked, random_baseline, rerank, write_ranked
+from recbole_ext.pipeline.rerank import Reranked, rerank, write_ranked
 from recbole_ext.pipeline.rerank_report import report_of
 from recbole_ext.pipeline.sizes import Sizes, sizes_of
-from recbole_ext.pipeline.trained import Spec, open_reranker, train_reranker, training_rows
+from recbole_ext.pipeline.trained import (
+    Spec,
+    open_reranker,
+    refuse_untrainable,
+    train_reranker,
+    training_rows,
+)
 from recbole_ext.rerankers.base import Reranker
 from recbole_ext.rerankers.batch import RerankBatch
 from recbole_ext.rerankers.build import build_reranker, settings_of
@@ -146,6 +153,7 @@ def rerank_candidates(
         spec = Spec(str(reranker), dict(settings or {}), seed)
         ready = spec.build(corpus)
         if train_split is not None:
+            refuse_untrainable(spec, ready)  # before there is a folder
             rows = replace(found.split(train_split), texts=texts)
             parts = training_rows(rows, sizes.rerank_top_k, seed, VALID_SHARE)
             place = make(folder / "reranker")
