@@ -35,7 +35,9 @@ def settings_of(model: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def plan(runs, tiny_data_path, tmp_path) -> dict[str, Any]:
-    """A trained SASRec, and a BPR that is trained as the reranker."""
+    """A trained SASRec, and a BPR that is trained as the reranker, on data that are split alike."""
+    model = {**SIZES["BPR"], "epochs": 0, "use_gpu": False, "state": "WARNING"}
+    model |= {"show_progress": False, "metrics": ["NDCG"], "valid_metric": "NDCG@10"}
     given = {
         "dataset": "tiny",
         "data_path": str(tiny_data_path),
@@ -46,7 +48,7 @@ def plan(runs, tiny_data_path, tmp_path) -> dict[str, Any]:
         "output_top_k": 5,
         "topk": [1, 5],
         "reranker": "recbole",
-        "reranker_settings": {"model": "BPR", "model_settings": settings_of("BPR")},
+        "reranker_settings": {"model": "BPR", "model_settings": model},
     }
     return read_plan(None, [f"--{key}={json.dumps(value)}" for key, value in given.items()])
 
@@ -96,10 +98,8 @@ def test_steps_lie_in_one_folder_and_are_done_once(plan, tmp_path, capsys, monke
     assert {name: bytes_of(out)[name] for name in before} == before
 
 
-@pytest.mark.parametrize("step", ["write_candidates", "train_reranker", "rank_and_write"])
-def test_what_is_broken_off_goes_on(step, plan, tmp_path, monkeypatch):
-    plan = {**plan, "reranker_settings": {**plan["reranker_settings"]}}
-    true = getattr(two_stage, step)
+def test_what_is_broken_off_goes_on(plan, tmp_path, monkeypatch):
+    """Broken off in every step, one after the other: what was done before stays as it is."""
 
     def breaks(*arguments: Any) -> None:
         folder = next(one for one in arguments if isinstance(one, Path))
@@ -107,12 +107,17 @@ def test_what_is_broken_off_goes_on(step, plan, tmp_path, monkeypatch):
         (folder / "candidates.parquet").write_bytes(b"half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(two_stage, step, breaks)
-    with pytest.raises(KeyboardInterrupt, match="give the same command once more: it goes on"):
-        run_pipeline(plan)
-    assert not (tmp_path / "out" / "result.json").exists()
-    done = {name: b for name, b in bytes_of(tmp_path / "out").items() if b != b"half of it"}
-    monkeypatch.setattr(two_stage, step, true)
+    done: dict[str, bytes] = {}
+    for step in ("write_candidates", "train_reranker", "rank_and_write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(two_stage, step, breaks)
+            with pytest.raises(KeyboardInterrupt, match="give the same command once more: it goes"):
+                run_pipeline(plan)
+        assert not (tmp_path / "out" / "result.json").exists()
+        kept = bytes_of(tmp_path / "out")
+        assert {name: kept[name] for name in done} == done
+        done = {name: content for name, content in kept.items() if content != b"half of it"}
+    assert [name for name in done if name.endswith("reranker.json")], "trained before it broke"
     result = run_pipeline(plan)
     kept = bytes_of(tmp_path / "out")
     assert {name: kept[name] for name in done} == done

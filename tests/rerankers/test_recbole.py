@@ -72,7 +72,7 @@ def test_a_model_is_trained_into_the_rerankers_folder(runs, tmp_path):
     with pytest.raises(UserError, match="SASRec is not trained yet; train it with --train_split"):
         reranker.score(batch)
     reranker.fit(tiny_batch(), None, tmp_path)
-    assert corpus.asked == ("SASRec", {"epochs": 3}, tmp_path / "run")
+    assert corpus.asked == ("SASRec", {"seed": 2020, "epochs": 3}, tmp_path / "run")
     again = build_reranker("recbole", given, corpus)
     again.load(tmp_path)
     assert torch.equal(again.score(batch), reranker.score(batch))
