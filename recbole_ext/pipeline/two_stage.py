@@ -20,7 +20,8 @@ from recbole_ext.pipeline import manifest as candidates_manifest
 from recbole_ext.pipeline.candidates import Candidates, read_candidates, write_candidates
 from recbole_ext.pipeline.corpus import DatasetCorpus, train_into
 from recbole_ext.pipeline.folders import make
-from recbole_ext.pipeline.rerank_command import Ranking, rank_and_write
+from recbole_ext.pipeline.ranked_folder import rank_and_write
+from recbole_ext.pipeline.ranking import Ranking
 from recbole_ext.pipeline.rerank_report import report_of
 from recbole_ext.pipeline.retrieve import PHASES, retrieve
 from recbole_ext.pipeline.sizes import sizes_of

@@ -93,18 +93,18 @@ def test_ground_truth_is_sampled_and_says_so(call, candidates):
         "--mode=ground_truth",
         "--rerank_top_k=5",
         "--topk=1,3",
-        "--output_dir=sampled",
     )
     assert (code, err) == (0, "")
+    folder = f"runs/rerank-identity-{candidates.name}-ground_truth"
     assert "SAMPLED, one positive among 5 candidates, no full ranking: tiny, test" in out
     assert "recall of the candidates" not in out
-    result = result_of("sampled")
+    result = result_of(folder)
     assert result["metrics"]["random"]["recall@3"] == pytest.approx(3 / 5)
     assert result["hit_rate"] == 1.0
     # the retriever's run is there, so stage one has an order of its own
     assert result["metrics"]["overall"] == result["metrics"]["stage_one"]
     assert result["metrics"]["stage_one"]["recall@3"] != pytest.approx(2 / 5)
-    drawn = pd.read_parquet("sampled/sampled.parquet")
+    drawn = pd.read_parquet(f"{folder}/sampled.parquet")
     assert len(drawn) == 30 and all(len(items) == 5 for items in drawn["cand_id"])
     for _, row in drawn.iterrows():
         assert set(row["cand_id"]) & {*row["hist_id"]} <= {*row["targets"]}
