@@ -44,3 +44,8 @@ def dataset_yaml(dataset: str) -> Path | None:
     """Return ``dataset_configs/<dataset>.yaml``, or ``None``."""
     path = data_folder("dataset_configs") / f"{dataset}.yaml"
     return path if path.is_file() else None
+
+
+def reranker_yaml(name: str) -> Path:
+    """Return ``properties/reranker/<name>.yaml``, which every reranker has."""
+    return data_folder("properties") / "reranker" / f"{name}.yaml"

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("RECBOLE_EXT_DATA", ROOT.parent / "shared" / "data"))
 
 # Their asserts are tests too: let pytest show what was compared.
-pytest.register_assert_rewrite("contracts", "compat_help", "tests.callbacks.contracts")
+pytest.register_assert_rewrite(
+    "contracts", "compat_help", "tests.callbacks.contracts", "rerankers.contracts"
+)
 
 N_USERS, N_ITEMS = 30, 40
 MAX_LENGTH = 10
