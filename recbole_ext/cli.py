@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ext run|compare|explain|doctor``."""
+"""The command line: ``recbole-ext run|compare|explain|doctor|...``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,13 @@ HELP = {
   features vectors of texts and images: text, image, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
            what else there is to say:   recbole-ext features text --help""",
+    "captions": """\
+  captions a model that reads pictures describes each item's:
+           recbole-ext captions --dataset=beauty --images=images/ --model=blip2-opt-2.7b
+           what else there is to say:   recbole-ext captions --help""",
+    "summaries": """\
+  summaries  the same from picture and text: what an item is, and whom it may suit:
+           recbole-ext summaries --dataset=beauty --images=images/ --model=qwen3-vl-2b""",
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
@@ -89,13 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "explain": _explain,
         "slices": _slices,
         "features": _features,
+        "captions": partial(_pictured, "captions"),
+        "summaries": partial(_pictured, "summaries"),
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    # the commands of features have a help of their own
-    asks = arguments[1:2] if arguments[0] == "features" else arguments[1:]
+    # these have a help of their own; that of features stands behind its first word
+    own = {"features": arguments[1:2], "captions": [], "summaries": []}
+    asks = own.get(arguments[0], arguments[1:])
     if any(argument in ("-h", "--help") for argument in asks):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
@@ -244,6 +254,12 @@ def _features(arguments: list[str]) -> int:
     from recbole_ext.feature_commands.command import run
 
     return run(arguments)
+
+
+def _pictured(what: str, arguments: list[str]) -> int:
+    from recbole_ext.feature_commands.command import run_pictured
+
+    return run_pictured(what, arguments)
 
 
 def _slices(arguments: list[str]) -> int:

@@ -35,11 +35,12 @@ class Writer(Protocol):
 
     source: Source
 
-    def write(self, prompts: Sequence[str]) -> list[Written]:
+    def write(self, prompts: Sequence[Any]) -> list[Written]:
         """Return what came of each prompt."""
 
 
-def _written(text: str | None, is_cut: bool, limit: Any) -> Written:
+def written(text: str | None, is_cut: bool, limit: Any) -> Written:
+    """Return what a text is worth: none where it is empty, with a flaw where it was cut off."""
     text = (text or "").strip()
     if not text:
         return Written(None, "the model wrote nothing")
@@ -75,7 +76,7 @@ class EndpointWriter:
 
     def _ask(self, prompt: str) -> Written | UserError:
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
-        n_tokens = tokens_of([prompt]) + self._most_written()
+        n_tokens = tokens_of([prompt]) + self._mostwritten()
         try:
             answer = self.endpoint.post("chat/completions", {**body, **self.settings}, n_tokens)
         except (BadRequest, ServerFailed) as error:  # of this prompt, until all fail
@@ -90,9 +91,9 @@ class EndpointWriter:
             ) from None
         if reason == "content_filter":
             return Written(None, "the server's content filter held the answer back")
-        return _written(text, reason == "length", self._most_written() or "the server's limit of")
+        return written(text, reason == "length", self._mostwritten() or "the server's limit of")
 
-    def _most_written(self) -> int:
+    def _mostwritten(self) -> int:
         return self.settings.get("max_tokens") or self.settings.get("max_completion_tokens") or 0
 
 
@@ -190,13 +191,13 @@ class LocalWriter:
             **drawn,
         )[:, length:]  # [B, new]
         ends = self.model.generation_config.eos_token_id
-        is_cut = ~torch.isin(output, _ids(ends, output)).any(1)  # [B]
+        is_cut = ~torch.isin(output, ids_of(ends, output)).any(1)  # [B]
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
         pairs = zip(texts, is_cut.tolist(), strict=True)
-        return [_written(text, cut, self.max_new_tokens) for text, cut in pairs]
+        return [written(text, cut, self.max_new_tokens) for text, cut in pairs]
 
 
-def _ids(ends: int | list[int] | None, like: Tensor) -> Tensor:
+def ids_of(ends: int | list[int] | None, like: Tensor) -> Tensor:
     """Return the tokens that end a text as a tensor: a model has none, one or several."""
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     return torch.tensor(ends, dtype=like.dtype, device=like.device)  # [n]

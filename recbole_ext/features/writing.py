@@ -1,8 +1,9 @@
 """Texts that a language model writes, kept by the hash of what was asked: none is paid for twice.
 
 A folder holds ``texts.parquet``, a row for each token of the last call (``token``, ``text``,
-``problem``, ``prompt_hash``, ``model``, ``cutoff``, ``date``), and ``written.parquet``, all texts
-that were ever written there. Each batch is a file of its own until they are merged.
+``problem``, ``prompt_hash``, ``model``, ``cutoff``, ``date`` and what columns were given), and
+``written.parquet``, all texts that were ever written there. Each batch is a file of its own until
+they are merged.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -50,10 +52,11 @@ class Texts:
 
 def write_texts(
     folder: str | Path,
-    prompts: Mapping[str, str | None],
+    prompts: Mapping[str, Any],
     writer: Writer,
     *,
     cutoffs: Mapping[str, float] | None = None,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
     batch_size: int = 16,
     confirm: Callable[[Sequence[str]], bool] | None = None,
     show_progress: bool = True,
@@ -65,9 +68,11 @@ def write_texts(
 
     Args:
         folder: Where to; may hold texts already.
-        prompts: Token -> prompt, ``None`` where there is nothing to ask.
+        prompts: Token -> prompt, ``None`` where there is nothing to ask. It is a text, or what the
+            writer takes and has all that counts in its ``str``: :class:`~.pictures.Shown`.
         writer: Writes them.
         cutoffs: Token -> time up to which interactions are in its prompt.
+        columns: Name -> token -> text, kept beside the texts.
         batch_size: Texts that are written, and kept, at a time.
         confirm: Prompts that are new -> whether to send them; asked before the first.
         show_progress: Whether there is a progress bar.
@@ -88,33 +93,18 @@ def write_texts(
         ) from error
     with sole_use(folder, what="the folder of texts"):
         remove_leftovers(folder)
-        return _write_new(folder, prompts, writer, cutoffs, batch_size, confirm, show_progress)
-
-
-def _write_new(
-    folder: Path,
-    prompts: Mapping[str, str | None],
-    writer: Writer,
-    cutoffs: Mapping[str, float] | None,
-    batch_size: int,
-    confirm: Callable[[Sequence[str]], bool] | None,
-    show_progress: bool,
-) -> Texts:
-    done = Done(folder, writer)
-    hashes = {token: done.hash_of(prompt) for token, prompt in prompts.items() if prompt}
-    new = {h: str(prompts[token]) for token, h in hashes.items() if h not in done.rows}
-    if new and confirm is not None and not confirm(list(new.values())):
-        raise UserError(f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes")
-    left = list(new.items())
-    with tqdm(total=len(left), unit="text", disable=not show_progress) as bar:
-        for begin in range(0, len(left), batch_size):
-            batch = dict(left[begin : begin + batch_size])
-            done.add(list(batch), writer.write(list(batch.values())))
-            bar.update(len(batch))
-    table = _table(list(prompts), hashes, done, cutoffs)
-    with replacing(folder / TEXTS) as path:
-        table.to_parquet(path, index=False)
-    done.merge()
+        done = Done(folder, writer)
+        hashes = {token: done.hash_of(str(prompt)) for token, prompt in prompts.items() if prompt}
+        new = {h: prompts[token] for token, h in hashes.items() if h not in done.rows}
+        if new and confirm is not None and not confirm(list(map(str, new.values()))):
+            raise UserError(
+                f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes"
+            )
+        _write_new(done, new, writer, batch_size, show_progress)
+        table = _table(list(prompts), hashes, done, cutoffs, columns or {})
+        with replacing(folder / TEXTS) as path:
+            table.to_parquet(path, index=False)
+        done.merge()
     _log(table, len(new))
     texts = table["text"].astype(object).where(table["text"].notna(), None)
     known = None if cutoffs is None else {t: float(cutoffs[t]) for t in prompts if t in cutoffs}
@@ -123,19 +113,32 @@ def _write_new(
     return Texts(dict(zip(table["token"], texts, strict=True)), known, (note,))
 
 
+def _write_new(
+    done: Done, new: Mapping[str, Any], writer: Writer, batch_size: int, show_progress: bool
+) -> None:
+    left = list(new.items())
+    with tqdm(total=len(left), unit="text", disable=not show_progress) as bar:
+        for begin in range(0, len(left), batch_size):
+            batch = dict(left[begin : begin + batch_size])
+            done.add(list(batch), writer.write(list(batch.values())))
+            bar.update(len(batch))
+
+
 def _table(
     tokens: list[str],
     hashes: Mapping[str, str],
     done: Done,
     cutoffs: Mapping[str, float] | None,
+    columns: Mapping[str, Mapping[str, str]],
 ) -> pd.DataFrame:
     nothing = {"problem": "there is nothing to ask about it"}
     rows = []
     for token in tokens:
         row = done.row(hashes[token]) if token in hashes else nothing
-        rows.append({**row, "token": token, "cutoff": (cutoffs or {}).get(token)})
-    columns = ["token", "text", "problem", "prompt_hash", "model", "cutoff", "date"]
-    return pd.DataFrame(rows, columns=columns).astype({"cutoff": "float64"})
+        more = {name: by_token.get(token) for name, by_token in columns.items()}
+        rows.append({**row, "token": token, "cutoff": (cutoffs or {}).get(token), **more})
+    names = ["token", "text", "problem", "prompt_hash", "model", "cutoff", "date", *columns]
+    return pd.DataFrame(rows, columns=names).astype({"cutoff": "float64"})
 
 
 def _log(table: pd.DataFrame, n_new: int) -> None:
