@@ -125,7 +125,7 @@ class LocalWriter:
         template_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer, self.model = _load(model, self.device)
+        self.tokenizer, self.model = load_language_model(model, self.device)
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.temperature, self.seed = temperature, seed
         self.template_settings = dict(template_settings or {})
@@ -203,7 +203,20 @@ def ids_of(ends: int | list[int] | None, like: Tensor) -> Tensor:
     return torch.tensor(ends, dtype=like.dtype, device=like.device)  # [n]
 
 
-def _load(model: str, device: str) -> tuple[Any, Any]:
+def load_language_model(
+    model: str, device: str, *, dtype: str = "auto", **more: Any
+) -> tuple[Any, Any]:
+    """Return the tokenizer, which pads on the left, and a causal language model of transformers.
+
+    Args:
+        model: Folder, or name on the Hugging Face hub.
+        device: Where it runs.
+        dtype: Of its weights; ``auto`` as they were saved.
+        more: Given to the model's ``from_pretrained``.
+
+    Raises:
+        UserError: transformers is missing, or cannot load the model.
+    """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
@@ -211,10 +224,12 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
             "a local language model needs transformers: pip install 'recbole-ext[llm]'"
         ) from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        found: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-        found.to(device).eval()
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        found: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **more)
+        if "device_map" not in more:  # which places the weights as they are loaded
+            found.to(device)
+        found.eval()
+    except (OSError, ValueError, KeyError, ImportError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot load a language model from '{model}' ({words}); give the folder of one, or "

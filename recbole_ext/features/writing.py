@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from recbole_ext.atomic import remove_leftovers, replacing
 from recbole_ext.features.encoded import text_hash
+from recbole_ext.features.kept_rows import KeptRows
 from recbole_ext.features.llm import Writer, Written
 from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError
@@ -165,13 +166,11 @@ class Done:
     """
 
     def __init__(self, folder: Path, writer: Writer) -> None:
-        self.folder, self.model = folder, writer.source.encoder
+        self.model = writer.source.encoder
         self._key = writer.source.digest()
-        self.rows: dict[str, dict[str, str | None]] = {}  # texts, of every writer
+        self._kept = KeptRows(folder, ALL, COLUMNS, "its texts are written anew")
+        self.rows = self._kept.rows  # texts, of every writer
         self._failed: dict[str, dict[str, str | None]] = {}  # of this call
-        for path in [folder / ALL, *sorted(folder.glob("part-*.parquet"))]:
-            if path.is_file():
-                self.rows.update({str(row["prompt_hash"]): row for row in _read(path)})
 
     def hash_of(self, prompt: str) -> str:
         """Return the hash of a prompt and of what is to answer it."""
@@ -190,30 +189,8 @@ class Done:
         }
         texts = {h: row for h, row in rows.items() if row["text"] is not None}
         self._failed.update({h: row for h, row in rows.items() if h not in texts})
-        if texts:
-            name = text_hash("".join(texts))
-            self._write(self.folder / f"part-{name}.parquet", texts)
-        self.rows.update(texts)
+        self._kept.add(texts)
 
     def merge(self) -> None:
         """Put all texts into one file; only then are the parts deleted."""
-        parts = list(self.folder.glob("part-*.parquet"))
-        if parts:
-            self._write(self.folder / ALL, self.rows)
-        for part in parts:
-            part.unlink()
-
-    def _write(self, path: Path, rows: Mapping[str, dict[str, str | None]]) -> None:
-        with replacing(path) as temporary:
-            table = pd.DataFrame(list(rows.values()), columns=COLUMNS)
-            table.to_parquet(temporary, index=False)
-
-
-def _read(path: Path) -> list[dict[str, str | None]]:
-    try:
-        table = pd.read_parquet(path, columns=COLUMNS)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(
-            f"{path} is damaged ({error}); move it away, and its texts are written anew"
-        ) from error
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+        self._kept.merge()
