@@ -74,8 +74,9 @@ class Seeing:
 
     def load(self) -> VisionLanguage:
         """Return the model."""
-        more = {"device": self.device, "dtype": self.dtype, "max_pixels": self.max_pixels}
-        return load_vision_language(self.model, **more)
+        return load_vision_language(
+            self.model, device=self.device, dtype=self.dtype, max_pixels=self.max_pixels
+        )
 
     def pictures(self) -> dict[str, Pictures | None]:
         """Return the pictures of the items."""
