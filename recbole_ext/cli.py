@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ext run|compare|explain|doctor|...``."""
+"""The command line: ``recbole-ext run|compare|explain|doctor`` and the others of :data:`HELP`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ HELP = {
     "slices": """\
   slices   a finished run's test by parts: warm and cold items, with and without its features:
            recbole-ext slices --run=runs/TextPreferenceRetriever-ml-100k-... --cold=5""",
+    "candidates": """\
+  candidates  stage one: the best items of every user by any trained model
+           recbole-ext candidates --run=runs/SASRec-ml-100k-... --k=200 --history=mask
+           several as one:              --merge=rrf --from=runs/a,runs/b
+           what else there is to say:   recbole-ext candidates --help""",
+    "rerank": """\
+  rerank   stage two: candidates in another order, and what that is worth
+           recbole-ext rerank --candidates=runs/candidates-... --reranker=popularity
+           among sampled items:         --mode=ground_truth
+           what else there is to say:   recbole-ext rerank --help""",
+    "pipeline": """\
+  pipeline both stages with all their training; goes on where it was stopped
+           recbole-ext pipeline --config=properties/pipeline/two_stage.yaml
+           any of its settings:         --dataset=ml-1m --reranker=popularity""",
     "features": """\
   features vectors of texts and images: text, image, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
@@ -59,6 +73,7 @@ HELP = {
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
+HELPED = ("candidates", "rerank", "captions", "summaries")
 _BODY = (
     "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130 interrupted."
 )
@@ -95,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ablate": _ablate,
         "explain": _explain,
         "slices": _slices,
+        "candidates": _candidates,
+        "rerank": _rerank,
+        "pipeline": _pipeline,
         "features": _features,
         "captions": partial(_pictured, "captions"),
         "summaries": partial(_pictured, "summaries"),
@@ -103,9 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    # these have a help of their own; that of features stands behind its first word
-    own = {"features": arguments[1:2], "captions": [], "summaries": []}
-    asks = own.get(arguments[0], arguments[1:])
+    # those of functions have a help of their own; that of features stands behind its first word
+    asks = {"features": arguments[1:2], **dict.fromkeys(HELPED, [])}.get(
+        arguments[0], arguments[1:]
+    )
     if any(argument in ("-h", "--help") for argument in asks):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
@@ -260,6 +279,41 @@ def _pictured(what: str, arguments: list[str]) -> int:
     from recbole_ext.feature_commands.command import run_pictured
 
     return run_pictured(what, arguments)
+
+
+def _candidates(arguments: list[str]) -> int:
+    from recbole_ext.arguments import call, help_of
+    from recbole_ext.pipeline.candidates_command import candidates
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_of(candidates, "recbole-ext candidates"))
+    else:
+        call(candidates, arguments, "recbole-ext candidates")
+    return 0
+
+
+def _rerank(arguments: list[str]) -> int:
+    from recbole_ext.pipeline.rerank_arguments import rerank_help, rerank_with
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(rerank_help(arguments))
+    else:
+        rerank_with(arguments)
+    return 0
+
+
+def _pipeline(arguments: list[str]) -> int:
+    options, overrides = _split(arguments, ("config",))
+    if options.get("config") == "":
+        raise UserError(
+            "--config is empty; give a YAML file, as properties/pipeline/two_stage.yaml"
+        )
+    from recbole_ext.pipeline.rerank_report import report_of
+    from recbole_ext.pipeline.two_stage import read_plan, run_pipeline
+
+    result = run_pipeline(read_plan(options.get("config"), overrides))
+    print(f"\n{report_of(result)}\nfolder: {result['folder']}")
+    return 0
 
 
 def _slices(arguments: list[str]) -> int:

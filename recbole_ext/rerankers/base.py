@@ -6,7 +6,7 @@ A reranker is ``recbole_ext/rerankers/<name>.py`` with the class ``<Name>Reranke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -103,7 +103,7 @@ class Reranker:
         ]
 
 
-def known_positions(batch: RerankBatch) -> list[Sequence[int]]:
+def target_places(batch: RerankBatch) -> list[list[int]]:
     """Return the places of each row's targets among its candidates; none where all are missed.
 
     Raises:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.endpoint import Endpoint
-from recbole_ext.rerankers.base import Corpus, Reranker, known_positions
+from recbole_ext.rerankers.base import Corpus, Reranker, target_places
 from recbole_ext.rerankers.batch import RerankBatch, padded
 from recbole_ext.rerankers.llm import keeping, listwise, pointwise
 from recbole_ext.rerankers.llm.budget import Budget
@@ -150,7 +150,7 @@ class QwenReranker(Reranker):
     def _valid_loss(self, valid: RerankBatch) -> float:
         """Return the mean cross-entropy of the first target among the candidates, by the scores."""
         scores = self._score(valid.without_targets())  # [B, N]
-        targets = torch.tensor([places[0] for places in known_positions(valid)])  # [B]
+        targets = torch.tensor([places[0] for places in target_places(valid)])  # [B]
         return F.cross_entropy(scores, targets).item()
 
     def _digest(self, keys: Sequence[str]) -> str:
@@ -201,6 +201,6 @@ def _learnable(batch: RerankBatch | None) -> RerankBatch | None:
     """Return the rows that can be learnt from or stopped by, ``None`` if there is none."""
     if batch is None:
         return None
-    places = known_positions(batch)
+    places = target_places(batch)
     rows = [row for row, mine in enumerate(places) if mine and len(batch.candidates[row]) > 1]
     return batch.rows(rows) if rows else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_ext.rerankers.base import known_positions
+from recbole_ext.rerankers.base import target_places
 from recbole_ext.rerankers.batch import RerankBatch
 from recbole_ext.rerankers.llm.budget import Titles
 from recbole_ext.rerankers.llm.labels import LETTERS
@@ -90,7 +90,7 @@ class Listwise:
 
         Of more candidates than a prompt takes the target is asked for among the best others.
         """
-        target = known_positions(batch)[row][0]
+        target = target_places(batch)[row][0]
         others = [place for place in range(len(batch.candidates[row])) if place != target]
         size = self.window or len(LETTERS)
         places = sorted([target, *others[: size - 1]])
