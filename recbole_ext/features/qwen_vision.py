@@ -78,20 +78,17 @@ class QwenReader:
         n_tokens = int(grid.prod()) // self.image_processor.merge_size**2
         return Pixels(found["pixel_values"], grid, n_tokens)
 
-    def chat(self, prompt: str) -> str:
-        """Return a prompt as a chat whose next words are the model's, where it has a template."""
+    def asked(self, prompt: str) -> str:
+        """Return a prompt about one picture as the model wants it: as a chat, if it has one."""
+        text = PICTURE + prompt
         if self.tokenizer.chat_template is None:
-            return prompt
+            return text
         return self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
         )
 
-    def asked(self, prompt: str) -> str:
-        """Return a prompt about one picture as the model wants it."""
-        return self.chat(PICTURE + prompt)
-
-    def tokens(self, text: str, n_tokens: Sequence[int]) -> list[int]:
-        """Return the tokens of a text.
+    def spelled(self, text: str, n_tokens: Sequence[int]) -> str:
+        """Return a text with as many tokens of a picture as it has.
 
         Args:
             text: With a ``PICTURE`` for each picture.
@@ -103,10 +100,9 @@ class QwenReader:
         first, *rest = text.split(PAD)
         if len(rest) != len(n_tokens):
             raise ValueError(f"{len(rest)} places for {len(n_tokens)} pictures")
-        spelled = first + "".join(PAD * n + part for n, part in zip(n_tokens, rest, strict=True))
-        return self.tokenizer(spelled, add_special_tokens=False)["input_ids"]
+        return first + "".join(PAD * n + part for n, part in zip(n_tokens, rest, strict=True))
 
-    def batch(self, rows: Sequence[list[int]], pixels: Sequence[Pixels]) -> dict[str, Tensor]:
+    def batch(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels]) -> dict[str, Tensor]:
         """Return the model's inputs: ``input_ids``, ``attention_mask`` [B, T] and the pictures.
 
         Args:
@@ -129,5 +125,8 @@ class QwenReader:
     def inputs(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Return the model's inputs for texts with a picture each, padded on the left."""
         pixels = [self.pixels(picture) for picture in pictures]
-        rows = [self.tokens(t, [one.n_tokens]) for t, one in zip(texts, pixels, strict=True)]
+        spelled = [
+            self.spelled(text, [one.n_tokens]) for text, one in zip(texts, pixels, strict=True)
+        ]
+        rows = self.tokenizer(spelled, add_special_tokens=False)["input_ids"]
         return self.batch(rows, pixels)

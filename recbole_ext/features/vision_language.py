@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,7 +99,12 @@ class AutoReader:
 
 
 def load_vision_language(
-    name: str, *, device: str = "auto", dtype: str = "auto", max_pixels: int | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_pixels: int | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> VisionLanguage:
     """Load a model that reads pictures, in evaluation mode.
 
@@ -108,27 +113,33 @@ def load_vision_language(
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: One of :data:`DTYPES`.
         max_pixels: Larger pictures are made smaller; of the Qwen-VL family alone.
+        more: What else ``from_pretrained`` takes.
 
     Raises:
         UserError: transformers is missing, the model cannot be loaded or reads no pictures.
     """
     place = device_of(device)
-    config = _config_of(name)
+    config = vision_config(name)
     model_id = ALIASES.get(name, name)
     try:
         from transformers import AutoModelForImageTextToText
 
         reader = _reader_of(name, config, max_pixels)
         model = AutoModelForImageTextToText.from_pretrained(
-            model_id, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+            model_id, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **(more or {})
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _not_loaded(name, error) from error
-    return VisionLanguage(name, model.to(place).eval(), reader, place)
+    model = model if more else model.to(place)  # weights in 4 bits are where they belong
+    return VisionLanguage(name, model.eval(), reader, place)
 
 
-def _config_of(name: str) -> Any:
-    """Return the configuration of a model that reads pictures."""
+def vision_config(name: str) -> Any:
+    """Return the configuration of a model that reads pictures.
+
+    Raises:
+        UserError: transformers is missing, there is no such model, or it reads no pictures.
+    """
     try:
         from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
     except ImportError as error:

@@ -72,38 +72,53 @@ def load_model(name: str, how: Load) -> tuple[Any, Any]:
             bits are asked for where there is no CUDA device.
     """
     device = device_of(how.device)
-    more: dict[str, Any] = {}
-    if how.in_4bit:
-        if device.type != "cuda":
-            raise UserError(
-                f"load_in_4bit needs a CUDA device, and this is {device.type}; leave it out, or "
-                "take a smaller model"
-            )
-        more = {"quantization_config": _four_bits(), "device_map": {"": str(device)}}
     try:
         tokenizer, model = load_language_model(
-            ALIASES.get(name, name), str(device), dtype=how.dtype, **more
+            ALIASES.get(name, name), str(device), dtype=how.dtype, **precision(how)
         )
     except UserError as error:
         is_slip = name not in ALIASES and "/" not in name
         raise UserError(f"{error}{suggest(name, ALIASES) if is_slip else ''}") from error
-    most = getattr(model.config, "max_position_embeddings", None)
-    if most is not None and how.max_length > most:
-        raise UserError(
-            f"max_length is {how.max_length}, and model '{name}' reads {most} tokens; lower it"
-        )
+    check_length(name, model.config, how.max_length)
     return tokenizer, model
 
 
-def _four_bits() -> Any:
+def precision(how: Load) -> dict[str, Any]:
+    """Return what ``from_pretrained`` takes for weights in 4 bits; nothing for others.
+
+    Raises:
+        UserError: There is no CUDA device for them.
+    """
+    if not how.in_4bit:
+        return {}
+    device = device_of(how.device)
+    if device.type != "cuda":
+        raise UserError(
+            f"load_in_4bit needs a CUDA device, and this is {device.type}; leave it out, or take a "
+            "smaller model"
+        )
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
+    return {"quantization_config": config, "device_map": {"": str(device)}}
+
+
+def check_length(name: str, config: Any, max_length: int) -> None:
+    """Refuse prompts that are longer than a model reads.
+
+    Raises:
+        UserError: With both lengths.
+    """
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and max_length > most:
+        raise UserError(
+            f"max_length is {max_length}, and model '{name}' reads {most} tokens; lower it"
+        )
 
 
 def add_adapter(model: Any, lora: Lora, seed: int) -> Any:
