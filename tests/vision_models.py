@@ -147,7 +147,7 @@ def save_t5(folder: Path) -> str:
         num_heads=2,
         decoder_start_token_id=0,
         dropout_rate=0.0,
-        initializer_factor=3.0,
+        initializer_factor=1.0,
     )
     package.T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -155,7 +155,7 @@ def test_pictures_count_for_the_length_and_no_candidate_is_left_out(build, rows)
     assert [one.n_tokens for one in whole.pictures] == [1, 2]
     begin, picture, end = (f"<|{name}|>" for name in ("vision_start", "image_pad", "vision_end"))
     text = "".join(whole.user.split(begin + picture + end)) + whole.system
-    marks = 6 + len("systemuserassistant") + 5  # of the chat: six tokens, words and ends of lines
+    marks = 5 + len("systemuserassistant") + 5  # of the chat: five marks, words, ends of lines
     assert n == len(text) + marks + (1 + 1 + 1) + (1 + 2 + 1)
     short, n_short = asked(max_length=n - 1)
     assert n_short < n and short.pictures == whole.pictures and "A. " in short.user
