@@ -10,9 +10,12 @@ import torch
 TITLES = [f"Title {i} of 40" for i in range(40)]
 # as the template of Qwen3, in short
 CHAT = (
-    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n"
-    "{%- if enable_thinking is defined and enable_thinking is false %}\n<think>\n\n</think>\n\n"
+    "{%- for m in messages %}"
+    "{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\n\n</think>\n\n' }}"
     "{%- endif %}{%- endif %}"
 )
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from tqdm import tqdm
 from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.text_encoders import weights_hash
 from recbole_ext.rerankers.llm.labels import label_tokens
+from recbole_ext.rerankers.llm.prefix import Prefix, common_prefix
 from recbole_ext.rerankers.llm.prompts import Prompt
 from recbole_ext.rerankers.llm.readers import TokenReader
 
@@ -49,8 +48,9 @@ class LocalEngine:
         self._read: Callable[..., Any] = model.base_model
         if is_compiled:
             self._read = torch.compile(model.base_model, dynamic=True)
-        known = inspect.signature(model.base_model.forward).parameters
-        self._cache_key = "cache" if "cache" in known else "past_key_values"  # since 5.24
+        kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+        is_short = getattr(model.config, "sliding_window", None)
+        self._reads_all = kinds == {"full_attention"} and not is_short
         self._label_tokens: dict[tuple[str, ...], list[int]] = {}
 
     @property
@@ -80,15 +80,16 @@ class LocalEngine:
     def ask_alike(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> list[list[float]]:
         """Return the labels' logits; what all prompts begin with goes through the model once.
 
-        Its keys and values are then read by every end, at positions that go on from it.
+        Models whose layers forget what is far (sliding windows) read each prompt by itself.
         """
+        if not self._reads_all:
+            return self.ask(prompts, labels)
         asked = [self.reader.encode(prompt) for prompt in prompts]
         n = min(common_prefix(asked), min(map(len, asked)) - 1)
-        prefix = torch.tensor([asked[0][:n]], device=self.device)  # [1, P]
-        past = self._past(self.model.base_model(prefix, use_cache=True)) if n else None
+        prefix = Prefix(self.model.base_model, asked[0][:n], self.device)
         found: list[list[float]] = []
         for places in self._batches(list(range(len(asked))), self.suffix_batch_size):
-            hidden = self._after(past, n, [asked[i][n:] for i in places])  # [b, D]
+            hidden = prefix.last_hidden([asked[i][n:] for i in places])  # [b, D]
             found += self.label_logits(hidden, prompts[0], labels).tolist()
         return found
 
@@ -132,32 +133,6 @@ class LocalEngine:
         bias = getattr(head, "bias", None)
         return logits if bias is None else logits + bias[rows].float()
 
-    def _after(self, past: Any, n: int, ends: Sequence[Tokens]) -> Tensor:
-        """Return the state at the last token of each end [b, D], read after n tokens."""
-        lengths = torch.tensor([len(end) for end in ends], device=self.device)  # [b]
-        width = int(lengths.max())
-        # padded on the right: what comes later is seen by no token of the end
-        ids = torch.zeros(len(ends), width, dtype=torch.long, device=self.device)  # [b, T]
-        for row, end in enumerate(ends):
-            ids[row, : len(end)] = torch.tensor(end, device=self.device)
-        mask = torch.arange(n + width, device=self.device) < n + lengths[:, None]  # [b, P + T]
-        more = {}
-        if past is not None:
-            more[self._cache_key] = copy.deepcopy(past)  # reading appends to it
-            more[self._cache_key].batch_repeat_interleave(len(ends))
-        output = self.model.base_model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=torch.arange(n, n + width, device=self.device)[None],  # [1, T]
-            use_cache=past is not None,
-            **more,
-        )
-        rows = torch.arange(len(ends), device=self.device)
-        return output.last_hidden_state[rows, lengths - 1]  # [b, D]
-
-    def _past(self, output: Any) -> Any:
-        return getattr(output, self._cache_key, None) or output.past_key_values
-
     def _batches(self, places: list[int], size: int) -> Iterator[list[int]]:
         bar = tqdm(
             range(0, len(places), size),
@@ -167,13 +142,3 @@ class LocalEngine:
         )
         for begin in bar:
             yield places[begin : begin + size]
-
-
-def common_prefix(rows: Sequence[Tokens]) -> int:
-    """Return how many tokens all rows begin with."""
-    # whatever lies between the least and the greatest row begins as both do
-    first, last = min(map(list, rows)), max(map(list, rows))
-    for n, (one, other) in enumerate(zip(first, last, strict=False)):
-        if one != other:
-            return n
-    return min(len(first), len(last))
