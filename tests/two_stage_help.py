@@ -14,6 +14,7 @@ SIZES = {
     "SASRec": {"hidden_size": 8, "inner_size": 8, "n_layers": 1, "n_heads": 1, "loss_type": "CE"},
     "BPR": {"embedding_size": 8},
     "FM": {"embedding_size": 4},
+    "Pop": {"user_inter_num_interval": "[8,inf)"},
 }
 _MADE: dict[str, Path] = {}
 
@@ -21,7 +22,7 @@ _MADE: dict[str, Path] = {}
 def tiny_run(model: str, data_path: Path, folder: Path) -> Path:
     """Return the run folder of a model with its first weights, made once in a process.
 
-    FM ranks all items here, in place of RecBole's labels.
+    FM ranks all items here, in place of RecBole's labels; Pop has users of eight and more alone.
     """
     if model not in _MADE:
         settings = {

@@ -59,8 +59,12 @@ def plain_splits(dataset: str, settings: Mapping[str, Any]) -> tuple[Any, list[A
 
 def plain_config(dataset: str, settings: Mapping[str, Any]) -> Config:
     """Return what of some settings is of the data, as Pop's."""
-    given = {key: settings[key] for key in _OF_DATA if key in settings}
-    return Config("Pop", dataset, None, given)
+    return Config("Pop", dataset, None, of_data(settings))
+
+
+def of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of some settings decides what a dataset holds and how it is split."""
+    return {key: settings[key] for key in _OF_DATA if key in settings}
 
 
 def _counts(ids: np.ndarray, tokens: np.ndarray) -> dict[str, int]:

@@ -100,3 +100,22 @@ def ceiling(places: Sequence[Sequence[int]], n_targets: Sequence[int], k: int) -
         sum(place < k for place in mine) / n for mine, n in zip(places, n_targets, strict=True)
     ]
     return sum(shares) / len(shares)
+
+
+def random_baseline(n: int, topk: Sequence[int]) -> dict[str, float]:
+    """Return what an order by chance has on average with one target among n candidates.
+
+    Every rank is as likely: recall and hit are K/n, the others the mean of their gains.
+    """
+    rank = np.arange(1, n + 1)  # [n]
+    gains = {
+        "recall": np.ones(n),
+        "ndcg": 1 / np.log2(1 + rank),
+        "hit": np.ones(n),
+        "mrr": 1 / rank,
+    }
+    return {
+        f"{metric}@{k}": float(gain[: min(k, n)].sum()) / n
+        for metric, gain in gains.items()
+        for k in topk
+    }

@@ -107,11 +107,15 @@ def write_texts(
             table.to_parquet(path, index=False)
         done.merge()
     _log(table, len(new))
-    texts = table["text"].astype(object).where(table["text"].notna(), None)
     known = None if cutoffs is None else {t: float(cutoffs[t]) for t in prompts if t in cutoffs}
+    return _texts(table, known, writer)
+
+
+def _texts(table: pd.DataFrame, cutoffs: dict[str, float] | None, writer: Writer) -> Texts:
+    texts = table["text"].astype(object).where(table["text"].notna(), None)
     source = writer.source
     note = f"texts written by {source.encoder} ({source.revision}), {json.dumps(source.settings)}"
-    return Texts(dict(zip(table["token"], texts, strict=True)), known, (note,))
+    return Texts(dict(zip(table["token"], texts, strict=True)), cutoffs, (note,))
 
 
 def _write_new(

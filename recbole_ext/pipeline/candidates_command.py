@@ -85,10 +85,10 @@ def candidates(
     manifest = write_candidates(make(folder), found)
     print(f"{folder}: {manifest.name} on {manifest.dataset}, history {manifest.history}")
     for name, rows in found.splits.items():
-        print(f"  {name}: {_told(rows)}")
+        print(f"  {name}: {_told(rows, manifest.history)}")
 
 
-def _told(rows: RerankBatch) -> str:
+def _told(rows: RerankBatch, history: str) -> str:
     """Return the recall of a split's candidates at some cut-offs."""
     assert rows.targets is not None
     places, n = target_places(rows), [len(targets) for targets in rows.targets]
@@ -100,7 +100,8 @@ def _told(rows: RerankBatch) -> str:
         for targets, history in zip(rows.targets, rows.histories, strict=True)
         for target in targets
     )
-    words = f"; {lost} of {sum(n)} targets stand in the history" if lost else ""
+    which = ", which is masked" if history == "mask" else ""
+    words = f"; {lost} of {sum(n)} targets stand in the history{which}" if lost else ""
     return f"{len(rows)} users, recall {recalls}{words}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ext.compare.split import plain_config, plain_splits
+from recbole_ext.compare.split import of_data, plain_config, plain_splits
 from recbole_ext.data.titles import read_titles
 from recbole_ext.features.texts import read_atomic, render
 from recbole_ext.pipeline.manifest import Manifest
@@ -106,12 +106,14 @@ class DatasetCorpus:
         return loaded
 
     def train_run(self, model: str, settings: Mapping[str, Any], folder: Path) -> None:
-        """Train a model on this dataset into a run folder; go on with one that was broken off.
+        """Train a model into a run folder, on the data of the candidates, filtered and split alike.
+
+        One that was broken off goes on.
 
         Raises:
             UserError: The model or its settings are refused.
         """
-        train_into(folder, model, self.dataset, settings)
+        train_into(folder, model, self.dataset, {**of_data(self.config), **settings})
 
 
 def train_into(folder: Path, model: str, dataset: str, settings: Mapping[str, Any]) -> None:

@@ -98,25 +98,6 @@ def score_all(rows: RerankBatch, reranker: Reranker, batch_size: int) -> Tensor:
     return padded([row.tolist() for row in found], rows.scores.shape[1])
 
 
-def random_baseline(n: int, topk: Sequence[int]) -> dict[str, float]:
-    """Return what an order by chance has on average with one target among n candidates.
-
-    Every rank is as likely: recall and hit are K/n, the others the mean of their gains.
-    """
-    rank = np.arange(1, n + 1)  # [n]
-    gains = {
-        "recall": np.ones(n),
-        "ndcg": 1 / np.log2(1 + rank),
-        "hit": np.ones(n),
-        "mrr": 1 / rank,
-    }
-    return {
-        f"{metric}@{k}": float(gain[: min(k, n)].sum()) / n
-        for metric, gain in gains.items()
-        for k in topk
-    }
-
-
 def write_ranked(folder: Path, split: str, reranked: Reranked, k: int) -> None:
     """Write ``ranked.parquet``, the list of every user, and ``per_user.parquet``, the ranks.
 

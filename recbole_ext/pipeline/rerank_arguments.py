@@ -7,7 +7,8 @@ from typing import Any
 
 from recbole_ext.arguments import call, help_of, options_of
 from recbole_ext.paths import reranker_yaml
-from recbole_ext.pipeline.rerank_command import Ranking, rerank_candidates
+from recbole_ext.pipeline.ranking import Ranking
+from recbole_ext.pipeline.rerank_command import rerank_candidates
 from recbole_ext.pipeline.rerank_report import report_of
 from recbole_ext.rerankers.build import find_reranker, reranker_files
 from recbole_ext.settings_reading import parse_overrides, read_yaml

@@ -19,7 +19,7 @@ CEILINGS = {
 
 
 def report_of(result: Mapping[str, Any]) -> str:
-    """Return a result of :mod:`recbole_ext.pipeline.rerank_command` as markdown.
+    """Return a result of :mod:`recbole_ext.pipeline.ranked_folder` as markdown.
 
     Sampled candidates have a page, a heading and a baseline of their own: their numbers stand in no
     table with those of a full ranking.

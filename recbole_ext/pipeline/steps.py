@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.pipeline.folders import make as make_folder
 from recbole_ext.run_folder import plain, write_text
 
 _DIGITS = 10
-INPUTS = "inputs.json"
+INPUTS = "inputs"
 
 
 @dataclass
@@ -57,7 +58,8 @@ class Steps:
         began = time.perf_counter()
         if not is_found:
             make(place)
-        write_text(self.folder / f"{place.name}.{INPUTS}", text + "\n")
+        # for people: what the digits of a folder's name stand for
+        write_text(make_folder(self.folder / INPUTS) / f"{place.name}.json", text + "\n")
         seconds = time.perf_counter() - began
         self.done[name] = {"folder": place.name, "is_found": is_found, "seconds": seconds}
         how = "finished before, kept" if is_found else f"done in {seconds:.0f} seconds"

@@ -89,8 +89,7 @@ def train_reranker(
         UserError: It has nothing to train.
     """
     reranker = spec.build(corpus)
-    if not reranker.is_trainable:
-        raise UserError(f"reranker {spec.name} has nothing to train; use it without training")
+    refuse_untrainable(spec, reranker)
     told = reranker.fit(*rows, folder)
     reranker.save(folder)
     kept = {
@@ -107,6 +106,12 @@ def train_reranker(
     }
     write_text(folder / NAME, json.dumps(plain(kept), indent=2) + "\n")
     return reranker
+
+
+def refuse_untrainable(spec: Spec, reranker: Reranker) -> None:
+    """Refuse to train what has nothing to train."""
+    if not reranker.is_trainable:
+        raise UserError(f"reranker {spec.name} has nothing to train; leave out --train_split")
 
 
 def open_reranker(folder: Path, corpus: DatasetCorpus) -> tuple[Spec, Reranker]:

@@ -20,7 +20,8 @@ from recbole_ext.pipeline import manifest as candidates_manifest
 from recbole_ext.pipeline.candidates import Candidates, read_candidates, write_candidates
 from recbole_ext.pipeline.corpus import DatasetCorpus, train_into
 from recbole_ext.pipeline.folders import make
-from recbole_ext.pipeline.rerank_command import Ranking, rank_and_write
+from recbole_ext.pipeline.ranked_folder import rank_and_write
+from recbole_ext.pipeline.ranking import Ranking
 from recbole_ext.pipeline.rerank_report import report_of
 from recbole_ext.pipeline.retrieve import PHASES, retrieve
 from recbole_ext.pipeline.sizes import sizes_of
@@ -106,9 +107,6 @@ class Pipeline:
         self.sizes.cutoffs(self.ranking.cutoffs)
         self.spec = Spec(plan["reranker"], plan["reranker_settings"] or {}, plan["seed"])
         self.settings = settings_of(self.spec.name, self.spec.settings)
-        place = {} if plan["data_path"] is None else {"data_path": plan["data_path"]}
-        # the settings of what is trained, data_path and seed of the pipeline under its own
-        self.common = {**place, "seed": plan["seed"]}
         self.config  # noqa: B018 - refuses what the retriever's settings have wrong
 
     @cached_property
@@ -123,7 +121,9 @@ class Pipeline:
 
     @property
     def _retriever_settings(self) -> dict[str, Any]:
-        return {**self.common, **(self.plan["retriever_settings"] or {})}
+        place, seed = self.plan["data_path"], self.plan["seed"]
+        common = {"seed": seed} if place is None else {"seed": seed, "data_path": place}
+        return {**common, **(self.plan["retriever_settings"] or {})}
 
     def go(self, steps: Steps) -> dict[str, Any]:
         """Do the steps, report, and return what ``result.json`` holds."""
@@ -174,16 +174,9 @@ class Pipeline:
             rows = replace(found.split("valid"), texts=texts)
             parts = training_rows(rows, n, self.spec.seed, share)
             about = {"candidates": found.manifest.digest, "split": "valid"}
-            train_reranker(self._at_home(), corpus, parts, make(folder), about)
+            train_reranker(self.spec, corpus, parts, make(folder), about)
 
         return steps.do("reranker", inputs, NAME, train)
-
-    def _at_home(self) -> Spec:
-        """Return the reranker, a model that it trains with the pipeline's data and seed."""
-        if "model_settings" not in self.settings:
-            return self.spec
-        own = {**self.common, **(self.settings["model_settings"] or {})}
-        return replace(self.spec, settings={**self.spec.settings, "model_settings": own})
 
     def _reranker_inputs(self, found: Candidates) -> dict[str, Any]:
         runs = {

@@ -40,7 +40,7 @@ class Corpus(Protocol):
         ...
 
     def train_run(self, model: str, settings: Mapping[str, Any], folder: Path) -> None:
-        """Train a model on this dataset into a run folder; go on with one that was broken off."""
+        """Train a model into a run folder, on the data of the candidates; go on if broken off."""
         ...
 
 

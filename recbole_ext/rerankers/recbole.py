@@ -78,9 +78,8 @@ class RecBoleReranker(Reranker):
         """Train the model on the training split, into ``<folder>/run``; candidates are not read."""
         if not self.is_trainable:
             return dict(super().fit(train, valid, folder))
-        self.corpus.train_run(
-            self.settings["model"], self.settings["model_settings"] or {}, folder / RUN
-        )
+        given = {"seed": self.settings["seed"], **(self.settings["model_settings"] or {})}
+        self.corpus.train_run(self.settings["model"], given, folder / RUN)
         self.run = self.corpus.open_run(folder / RUN)
         return {"run": str(folder / RUN)}
 

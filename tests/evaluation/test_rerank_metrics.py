@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ext.evaluation.rerank_metrics import blocks, ceiling, target_ranks, user_metrics
+from recbole_ext.evaluation.rerank_metrics import (
+    blocks,
+    ceiling,
+    random_baseline,
+    target_ranks,
+    user_metrics,
+)
 from recbole_ext.rerankers.batch import padded
 
 
@@ -78,8 +84,6 @@ def test_without_a_hit_everything_is_zero():
 
 def test_an_order_by_chance_has_the_mean_over_all_orders():
     """The closed form of the sampled baseline against every permutation of five candidates."""
-    from recbole_ext.pipeline.rerank import random_baseline
-
     orders = torch.tensor(list(permutations(range(5))), dtype=torch.float32)  # [120, 5]
     ranks = target_ranks(orders, [[0]] * len(orders))
     found = user_metrics(ranks, [1] * len(orders), [1, 3, 5, 9]).mean()

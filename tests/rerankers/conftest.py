@@ -1,8 +1,9 @@
-"""A small language model in a folder, for the tests that need transformers."""
+"""Runs of the tiny data set; a small language model in a folder, where transformers is there."""
 
 from __future__ import annotations
 
 import pytest
+from two_stage_help import runs  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
