@@ -100,7 +100,9 @@ def write_captions(
     if prompt is None:
         is_chat = found.reader.asked("") != ""
         prompt = CAPTION if is_chat else ""
-    _write(feature, shown(dict.fromkeys(pictures, prompt), pictures), found, seeing, max_new_tokens)
+    asked = shown(dict.fromkeys(pictures, prompt), pictures)
+    _write(feature, asked, PictureWriter(found, max_new_tokens), seeing.batch_size)
+    _say(feature, "caption")
 
 
 def write_summaries(
@@ -125,22 +127,25 @@ def write_summaries(
             f"{seeing.images} has pictures of none of the {len(rows)} items of {feature.dataset}: "
             f"it names them as {next(iter(pictures))!r}, the dataset as {next(iter(rows))!r}"
         )
-    _write(feature, shown(prompts, pictures), seeing.load(), seeing, max_new_tokens)
+    writer = PictureWriter(seeing.load(), max_new_tokens)
+    _write(feature, shown(prompts, pictures), writer, seeing.batch_size)
+    _say(feature, "semantic_summary")
 
 
 def _write(
-    feature: FeatureOfData,
-    asked: Mapping[str, Shown | None],
-    found: VisionLanguage,
-    seeing: Seeing,
-    max_new_tokens: int,
+    feature: FeatureOfData, asked: Mapping[str, Shown | None], writer: PictureWriter, size: int
 ) -> None:
-    writer = PictureWriter(found, max_new_tokens)
-    texts = write_about_pictures(feature.folder, asked, writer, seeing.batch_size).texts
+    texts = write_about_pictures(feature.folder, asked, writer, size).texts
     n_written = sum(text is not None for text in texts.values())
     print(f"{feature.folder / TEXTS}: {n_written} of {len(texts)} texts")
+
+
+def _say(feature: FeatureOfData, evidence: str) -> None:
     print(
-        f"rerank with them: recbole-ext rerank --reranker=qwen_vl --texts={feature.folder} ..., or "
+        "rerank with them: recbole-ext rerank --candidates=... --reranker=qwen_vl "
+        f"--evidence={evidence} --texts={feature.folder}"
+    )
+    print(
         f"encode them: recbole-ext features text --dataset={feature.dataset} "
         f"--name={feature.name}_minilm --texts={feature.folder / TEXTS}"
     )

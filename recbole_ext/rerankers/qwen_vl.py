@@ -71,6 +71,12 @@ class QwenVLReranker(QwenReranker):
         for key in ("max_pixels", "pixel_cache_mb", "max_text_tokens", "small_text_tokens"):
             if settings[key] < 1:
                 raise UserError(f"{key} takes numbers from 1, not {settings[key]}")
+        for key, users in (("images", ("raw_image",)), ("texts", tuple(COMMANDS))):
+            if settings[key] and word not in users:
+                raise UserError(
+                    f"{key} is for evidence {' or '.join(users)}, and would do nothing for {word}; "
+                    "leave it out, or set evidence"
+                )
         own = {"batch_size": settings["prompt_batch_size"]}
         super().__init__({**settings, **OF_QWEN, **own}, corpus)
 

@@ -226,6 +226,8 @@ def test_all_weights_but_the_towers_are_trained_and_kept(build, tmp_path):
         ({"model": "t5"}, "is a model of type t5, which reads no pictures"),
         ({"load_in_4bit": True}, "load_in_4bit needs a CUDA device, and this is cpu"),
         ({"max_length": 9999}, "max_length is 9999, and model '.*' reads 4096 tokens"),
+        ({"texts": "a"}, "texts is for evidence caption or .*, and would do nothing for text_only"),
+        ({"evidence": "caption", "images": "a", "texts": "b"}, "images is for evidence raw_image"),
         ({"max_pixels": 0}, "max_pixels takes numbers from 1, not 0"),
     ],
 )
