@@ -149,6 +149,7 @@ def test_only_the_pictures_of_the_history_are_seen(make, caplog):
 
 
 def test_an_adapter_is_a_bottleneck_behind_every_sublayer(vision_model):
+    folder = vision_model("t5")
     from transformers import T5ForConditionalGeneration
 
     adapter, x = Adapter(4, 2), torch.randn(3, 4)
@@ -156,7 +157,7 @@ def test_an_adapter_is_a_bottleneck_behind_every_sublayer(vision_model):
     z = x @ down.weight.T + down.bias
     z = z * 0.5 * (1 + torch.erf(z / 2**0.5))
     torch.testing.assert_close(adapter(x), x + z @ up.weight.T + up.bias)
-    t5 = T5ForConditionalGeneration.from_pretrained(vision_model("t5")).eval()
+    t5 = T5ForConditionalGeneration.from_pretrained(folder).eval()
     asked = {"input_ids": torch.tensor([[9, 8, 7]]), "decoder_input_ids": torch.tensor([[0, 5]])}
     plain = t5(**asked).logits
     adapters = add_adapters(t5, 2)
