@@ -1,7 +1,7 @@
 """Command line arguments for a function: its signature says what there is, its docstring helps.
 
 A parameter whose type is a dataclass is a group: its fields are options too, so that what several
-commands share is written once.
+commands share is written once. ``from_`` is the option ``--from``, a word that Python keeps.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ class Option:
         kind: Type of its value.
         default: Without it; ``EMPTY`` where it must be given.
         words: What it is, for the help.
+        parameter: Of the function or the group, whose value it is.
         group: Parameter of the function whose field it is, ``None`` where it is one itself.
     """
 
     kind: Any
     default: Any
     words: str
+    parameter: str
     group: str | None = None
 
 
@@ -52,10 +54,13 @@ def call(function: Callable[..., Any], arguments: Sequence[str], command: str) -
     for key, option in options.items():
         if option.default is EMPTY and key not in given:
             raise UserError(f"{command} needs --{key}=...; see {command} --help")
-    values: dict[str, Any] = {key: v for key, v in given.items() if not options[key].group}
+    values: dict[str, Any] = {
+        options[key].parameter: v for key, v in given.items() if not options[key].group
+    }
     for group, kind in get_type_hints(function).items():
         if group != "return" and is_dataclass(kind) and isinstance(kind, type):
-            values[group] = kind(**{k: v for k, v in given.items() if options[k].group == group})
+            mine = {k: v for k, v in given.items() if options[k].group == group}
+            values[group] = kind(**{options[k].parameter: v for k, v in mine.items()})
     return function(**values)
 
 
@@ -67,11 +72,11 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
         kind = types[key]
         if is_dataclass(kind) and isinstance(kind, type):
             found |= {
-                name: Option(one.kind, one.default, one.words, key)
+                name: Option(one.kind, one.default, one.words, one.parameter, key)
                 for name, one in options_of(kind).items()
             }
         else:
-            found[key] = Option(kind, parameter.default, words.get(key, ""))
+            found[key.rstrip("_")] = Option(kind, parameter.default, words.get(key, ""), key)
     return found
 
 

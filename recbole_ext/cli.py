@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ext run|compare|explain|doctor``."""
+"""The command line: ``recbole-ext run|compare|explain|doctor`` and the others of :data:`HELP`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ HELP = {
     "slices": """\
   slices   a finished run's test by parts: warm and cold items, with and without its features:
            recbole-ext slices --run=runs/TextPreferenceRetriever-ml-100k-... --cold=5""",
+    "candidates": """\
+  candidates  stage one: the best items of every user by any trained model
+           recbole-ext candidates --run=runs/SASRec-ml-100k-... --k=200 --history=mask
+           several as one:              --merge=rrf --from=runs/a,runs/b
+           what else there is to say:   recbole-ext candidates --help""",
+    "rerank": """\
+  rerank   stage two: candidates in another order, and what that is worth
+           recbole-ext rerank --candidates=runs/candidates-... --reranker=popularity
+           among sampled items:         --mode=ground_truth
+           what else there is to say:   recbole-ext rerank --help""",
+    "pipeline": """\
+  pipeline both stages with all their training; goes on where it was stopped
+           recbole-ext pipeline --config=properties/pipeline/two_stage.yaml
+           any of its settings:         --dataset=ml-1m --reranker=popularity""",
     "features": """\
   features vectors of texts and images: text, image, profile, describe, import, export, inspect
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
@@ -88,15 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ablate": _ablate,
         "explain": _explain,
         "slices": _slices,
+        "candidates": _candidates,
+        "rerank": _rerank,
+        "pipeline": _pipeline,
         "features": _features,
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    # the commands of features have a help of their own
+    # the commands of features have a help of their own, and so have those of functions
     asks = arguments[1:2] if arguments[0] == "features" else arguments[1:]
-    if any(argument in ("-h", "--help") for argument in asks):
+    if arguments[0] not in ("candidates", "rerank") and any(
+        argument in ("-h", "--help") for argument in asks
+    ):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
     try:
@@ -244,6 +263,41 @@ def _features(arguments: list[str]) -> int:
     from recbole_ext.feature_commands.command import run
 
     return run(arguments)
+
+
+def _candidates(arguments: list[str]) -> int:
+    from recbole_ext.arguments import call, help_of
+    from recbole_ext.pipeline.candidates_command import candidates
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_of(candidates, "recbole-ext candidates"))
+    else:
+        call(candidates, arguments, "recbole-ext candidates")
+    return 0
+
+
+def _rerank(arguments: list[str]) -> int:
+    from recbole_ext.pipeline.rerank_arguments import rerank_help, rerank_with
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(rerank_help(arguments))
+    else:
+        rerank_with(arguments)
+    return 0
+
+
+def _pipeline(arguments: list[str]) -> int:
+    options, overrides = _split(arguments, ("config",))
+    if options.get("config") == "":
+        raise UserError(
+            "--config is empty; give a YAML file, as properties/pipeline/two_stage.yaml"
+        )
+    from recbole_ext.pipeline.rerank_report import report_of
+    from recbole_ext.pipeline.two_stage import read_plan, run_pipeline
+
+    result = run_pipeline(read_plan(options.get("config"), overrides))
+    print(f"\n{report_of(result)}\nfolder: {result['folder']}")
+    return 0
 
 
 def _slices(arguments: list[str]) -> int:

@@ -284,8 +284,12 @@ def pretrained(config: Config, model: str, fingerprint: str) -> Path:
     return folder
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, config_dict: Mapping[str, Any] | None = None) -> Run:
     """Return a finished run with its data and its model, the weights of ``best.pt`` loaded.
+
+    Args:
+        folder: Run folder.
+        config_dict: Settings that lie over the run's own: of how it is evaluated, say.
 
     Raises:
         UserError: The folder holds no run, or no usable ``best.pt``.
@@ -301,7 +305,11 @@ def load_run(folder: str | Path) -> Run:
     # best.pt has every weight: no warm start is needed, and none may fail here
     quiet = {"state": "WARNING", "callbacks": None, "pretrain": "none", "pretrained_path": None}
     loaded = Run(
-        Config(config_file_list=[folder / "config.yaml"], config_dict=quiet), folder, log=False
+        Config(
+            config_file_list=[folder / "config.yaml"], config_dict={**quiet, **(config_dict or {})}
+        ),
+        folder,
+        log=False,
     )
     loaded.load_data()
     check_identity(payload, path, loaded.config["model"], loaded.vocabulary)

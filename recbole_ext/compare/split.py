@@ -43,16 +43,28 @@ def read_split(dataset: str, settings: Mapping[str, Any]) -> Split:
         settings: Those of any model; what is of the data is taken for Pop, whose training split
             has a row per interaction and no prefixes.
     """
-    given = {key: settings[key] for key in _OF_DATA if key in settings}
-    config = Config("Pop", dataset, None, given)
-    loaded = create_dataset(config)
-    fingerprint = loaded.fingerprint
-    train = loaded.build()[0]
+    loaded, built = plain_splits(dataset, settings)
     history, popularity = (
-        _counts(train.inter_feat[field].numpy(), loaded.field2id_token[field])
+        _counts(built[0].inter_feat[field].numpy(), loaded.field2id_token[field])
         for field in (loaded.uid_field, loaded.iid_field)
     )
-    return Split(fingerprint, history, popularity)
+    return Split(loaded.fingerprint, history, popularity)
+
+
+def plain_splits(dataset: str, settings: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """Return a dataset, and its splits with a row per interaction; as for :func:`read_split`."""
+    loaded = create_dataset(plain_config(dataset, settings))
+    return loaded, loaded.build()
+
+
+def plain_config(dataset: str, settings: Mapping[str, Any]) -> Config:
+    """Return what of some settings is of the data, as Pop's."""
+    return Config("Pop", dataset, None, of_data(settings))
+
+
+def of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of some settings decides what a dataset holds and how it is split."""
+    return {key: settings[key] for key in _OF_DATA if key in settings}
 
 
 def _counts(ids: np.ndarray, tokens: np.ndarray) -> dict[str, int]:

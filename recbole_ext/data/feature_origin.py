@@ -26,7 +26,7 @@ def origin_of(config: Any, suffixes: Sequence[str]) -> str | None:
     for suffix in suffixes:
         path = Path(config["data_path"]) / f"{config['dataset']}.{suffix}"
         if path.is_file():
-            return f"{path.name}:{_digest(path)}"
+            return f"{path.name}:{file_digest(path)}"
     return None
 
 
@@ -37,7 +37,7 @@ def is_of_these(config: Any, manifest: Manifest) -> bool | None:
     """
     name, _, then = (manifest.dataset_fingerprint or "").rpartition(":")
     path = Path(config["data_path"]) / name if name else None
-    return _digest(path) == then if path and path.is_file() else None
+    return file_digest(path) == then if path and path.is_file() else None
 
 
 def changed_since(manifest: Manifest) -> str:
@@ -49,7 +49,8 @@ def changed_since(manifest: Manifest) -> str:
     )
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the first 16 digits of the SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while part := stream.read(_CHUNK):

@@ -6,7 +6,7 @@ A reranker is ``recbole_ext/rerankers/<name>.py`` with the class ``<Name>Reranke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -40,7 +40,7 @@ class Corpus(Protocol):
         ...
 
     def train_run(self, model: str, settings: Mapping[str, Any], folder: Path) -> None:
-        """Train a model on this dataset into a run folder; go on with one that was broken off."""
+        """Train a model into a run folder, on the data of the candidates; go on if broken off."""
         ...
 
 
@@ -103,7 +103,7 @@ class Reranker:
         ]
 
 
-def known_positions(batch: RerankBatch) -> list[Sequence[int]]:
+def target_places(batch: RerankBatch) -> list[list[int]]:
     """Return the places of each row's targets among its candidates; none where all are missed.
 
     Raises:

@@ -20,8 +20,8 @@ class RerankBatch:
         candidates: At most N items of each row, best of stage one first.
         scores: Those of stage one, float32 [B, N]; -inf where a row has fewer candidates.
         texts: Item -> its text, for all items that have one; see :meth:`text_of`.
-        targets: The items that each user took next, some of which may be no candidates. ``None``
-            but in training and for the oracle.
+        targets: The items that each user took next, in their order; some may be no candidates.
+            ``None`` but in training and for the oracle.
     """
 
     users: Sequence[str]
@@ -29,7 +29,7 @@ class RerankBatch:
     candidates: Sequence[Sequence[str]]
     scores: Tensor
     texts: Mapping[str, str] = field(default_factory=dict)
-    targets: Sequence[frozenset[str]] | None = None
+    targets: Sequence[Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts are of the same rows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from recbole_ext.rerankers.base import Reranker, known_positions
+from recbole_ext.rerankers.base import Reranker, target_places
 from recbole_ext.rerankers.batch import RerankBatch, padded
 
 
@@ -16,6 +16,6 @@ class OracleReranker(Reranker):
     def score(self, batch: RerankBatch) -> Tensor:
         """Return 1 for targets and 0 for others [B, N]."""
         scores = padded([[0.0] * len(row) for row in batch.candidates], batch.scores.shape[1])
-        for row, places in enumerate(known_positions(batch)):
-            scores[row, list(places)] = 1.0
+        for row, places in enumerate(target_places(batch)):
+            scores[row, places] = 1.0
         return scores

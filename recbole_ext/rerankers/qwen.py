@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.endpoint import Endpoint
-from recbole_ext.rerankers.base import Corpus, Reranker, known_positions
+from recbole_ext.rerankers.base import Corpus, Reranker, target_places
 from recbole_ext.rerankers.batch import RerankBatch, padded
 from recbole_ext.rerankers.llm import keeping, listwise, pointwise
 from recbole_ext.rerankers.llm.budget import Budget
@@ -47,13 +47,14 @@ class QwenReranker(Reranker):
     """
 
     argument = "model"
-    is_trainable = True
 
     def __init__(self, settings: Mapping[str, Any], corpus: Corpus) -> None:
         super().__init__(settings, corpus)
         check_settings(settings)
-        name = f"qwen_{settings['mode']}"
-        fields = listwise.FIELDS if settings["mode"] == "listwise" else pointwise.FIELDS
+        is_here = settings["engine"] == "local"
+        self.is_trainable = is_here and settings["epochs"] > 0  # type: ignore[misc]
+        name = f"qwen_{settings['scoring']}"
+        fields = listwise.FIELDS if settings["scoring"] == "listwise" else pointwise.FIELDS
         self.template = template_of(name, settings["prompt"], fields)
         self._load, self._lora = as_settings(settings)
         self._name, self._is_trained, self._adapter = settings["model"], False, None
@@ -71,7 +72,7 @@ class QwenReranker(Reranker):
         return LocalEngine(
             model,
             tokenizer,
-            batch_size=settings["batch_size"],
+            batch_size=settings["prompt_batch_size"],
             suffix_batch_size=settings["suffix_batch_size"],
             is_compiled=settings["compile"],
             show_progress=settings["show_progress"],
@@ -84,8 +85,8 @@ class QwenReranker(Reranker):
         keys = ("max_length", "max_history", "max_title_tokens", "min_title_tokens")
         budget = Budget(self.engine.reader, *(settings[key] for key in keys))
         parts = Parts(self.template, budget, self.engine, settings["seed"])
-        if settings["mode"] == "pointwise":
-            n_negatives, share_prefix = settings["train_negatives"], settings["share_prefix"]
+        if settings["scoring"] == "pointwise":
+            n_negatives, share_prefix = settings["n_negatives"], settings["share_prefix"]
             return pointwise.Pointwise(parts, n_negatives, share_prefix)
         return listwise.Listwise(
             parts, settings["window"], settings["window_step"], settings["shuffle"]
@@ -116,6 +117,8 @@ class QwenReranker(Reranker):
         """
         if self.settings["engine"] == "server":
             raise UserError("a model behind a server is trained there; set engine to local")
+        if not self.is_trainable:
+            raise UserError("epochs is 0, so reranker qwen has nothing to train; raise epochs")
         rows, stops = _learnable(train), _learnable(valid)
         if rows is None:
             raise UserError(
@@ -150,7 +153,7 @@ class QwenReranker(Reranker):
     def _valid_loss(self, valid: RerankBatch) -> float:
         """Return the mean cross-entropy of the first target among the candidates, by the scores."""
         scores = self._score(valid.without_targets())  # [B, N]
-        targets = torch.tensor([places[0] for places in known_positions(valid)])  # [B]
+        targets = torch.tensor([places[0] for places in target_places(valid)])  # [B]
         return F.cross_entropy(scores, targets).item()
 
     def _digest(self, keys: Sequence[str]) -> str:
@@ -201,6 +204,6 @@ def _learnable(batch: RerankBatch | None) -> RerankBatch | None:
     """Return the rows that can be learnt from or stopped by, ``None`` if there is none."""
     if batch is None:
         return None
-    places = known_positions(batch)
+    places = target_places(batch)
     rows = [row for row, mine in enumerate(places) if mine and len(batch.candidates[row]) > 1]
     return batch.rows(rows) if rows else None

@@ -50,7 +50,7 @@ def tiny_batch(n_users: int = 6, n: int = 8, seed: int = 0) -> RerankBatch:
     candidates = [rng.permutation(ITEMS)[:length].tolist() for length in lengths]
     scores = padded([np.sort(rng.normal(size=length))[::-1].copy() for length in lengths])
     targets = [
-        frozenset([row[int(rng.integers(len(row)))]]) if user % 3 else frozenset(["i99"])
+        [row[int(rng.integers(len(row)))]] if user % 3 else ["i99"]
         for user, row in enumerate(candidates)
     ]
     return RerankBatch(

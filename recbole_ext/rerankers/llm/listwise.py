@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_ext.rerankers.base import known_positions
+from recbole_ext.rerankers.base import target_places
 from recbole_ext.rerankers.batch import RerankBatch
 from recbole_ext.rerankers.llm.budget import Titles
 from recbole_ext.rerankers.llm.labels import LETTERS
@@ -51,7 +51,7 @@ class Listwise:
         if self.window is None and max(lengths, default=0) > size:
             raise UserError(
                 f"{max(lengths)} candidates for {size} labels; set rerank_top_k to {size} or less, "
-                "or window, in which more are ranked in parts, or take mode pointwise"
+                "or window, in which more are ranked in parts, or take scoring pointwise"
             )
         found: list[list[float]] = [[] for _ in lengths]
         few = [row for row, n in enumerate(lengths) if 0 < n <= size]
@@ -90,7 +90,7 @@ class Listwise:
 
         Of more candidates than a prompt takes the target is asked for among the best others.
         """
-        target = known_positions(batch)[row][0]
+        target = target_places(batch)[row][0]
         others = [place for place in range(len(batch.candidates[row])) if place != target]
         size = self.window or len(LETTERS)
         places = sorted([target, *others[: size - 1]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_ext.rerankers.base import known_positions
+from recbole_ext.rerankers.base import target_places
 from recbole_ext.rerankers.batch import RerankBatch
 from recbole_ext.rerankers.llm.budget import Titles
 from recbole_ext.rerankers.llm.labels import YES_NO
@@ -45,7 +45,7 @@ class Pointwise:
 
     def examples(self, batch: RerankBatch, row: int, epoch: int) -> list[Example]:
         """Return the first target's prompt, for yes, and those of some others, for no."""
-        known = known_positions(batch)[row]
+        known = target_places(batch)[row]
         others = [place for place in range(len(batch.candidates[row])) if place not in known]
         draw = generator_of(self.parts.seed, f"epoch {epoch} of {batch.users[row]}")
         places = [known[0], *(others[i] for i in draw.permutation(len(others))[: self.n_negatives])]

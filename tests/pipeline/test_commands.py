@@ -1,0 +1,244 @@
+"""The commands ``candidates`` and ``rerank``: what they write and print, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from recbole_ext.arguments import options_of
+from recbole_ext.cli import main
+from recbole_ext.paths import reranker_yaml
+from recbole_ext.pipeline.candidates import read_candidates
+from recbole_ext.pipeline.candidates_command import candidates as candidates_command
+from recbole_ext.pipeline.manifest import read_manifest
+from recbole_ext.pipeline.rerank_arguments import _command
+from recbole_ext.pipeline.two_stage import read_plan
+from recbole_ext.rerankers.build import reranker_files, settings_of
+from recbole_ext.settings_reading import parse_overrides, read_yaml
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> Any:
+    """Runs a command in an empty folder; gives exit code, output and the bare error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err.removeprefix("recbole-ext: ")
+
+    return run
+
+
+def result_of(folder: str) -> dict[str, Any]:
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+def test_candidates_of_a_run_and_of_their_merge(call, runs):
+    for model in ("SASRec", "BPR"):
+        code, out, err = call(
+            "candidates",
+            f"--run={runs(model)}",
+            "--k=6",
+            "--history=mask",
+            f"--output_dir=c/{model}",
+        )
+        assert (code, err) == (0, "") and out.startswith(
+            f"c/{model}: {model} on tiny, history mask"
+        )
+        assert re.search(r"test: 30 users, recall @6 0\.\d{4}; \d+ of 30 targets stand in", out)
+    code, out, _ = call("candidates", "--merge=rrf", "--from=c/SASRec,c/BPR", "--output_dir=both")
+    assert code == 0 and "both: rrf of SASRec, BPR on tiny" in out
+    merged = read_candidates("both")
+    assert merged.manifest.retriever["of"][1]["model"] == "BPR"
+    code, out, _ = call("candidates", "--from=both", "--export=both.trec", "--split=test")
+    assert code == 0
+    arguments = ["--trec=both.trec", "--from=both", "--split=test", "--output_dir=back"]
+    assert call("candidates", *arguments)[0] == 0
+    assert read_candidates("back").split("test").candidates == merged.split("test").candidates
+
+
+def test_identity_is_stage_one_and_the_files_are_there(call, candidates):
+    code, out, err = call("rerank", f"--candidates={candidates}", "--reranker=identity")
+    folder = f"runs/rerank-identity-{candidates.name}"
+    assert (code, err) == (0, "") and f"folder: {folder}" in out
+    result = result_of(folder)
+    assert result["metrics"]["overall"] == result["metrics"]["stage_one"]
+    assert result["ceilings"]["output_top_k"]["k"] == 12
+    assert result["candidates"] == read_manifest(candidates).digest
+    names = {"ranked.parquet", "per_user.parquet", "report.md", "result.json"}
+    assert {path.name for path in Path(folder).iterdir()} == names
+    assert (Path(folder) / "report.md").read_text() in out
+    assert "Full ranking, candidates of stage one: tiny, test" in out and "SAMPLED" not in out
+
+
+def test_popularity_goes_by_the_training_split(call, candidates, tiny_data_path):
+    assert call("rerank", f"--candidates={candidates}", "--reranker=popularity")[0] == 0
+    events = pd.read_csv(tiny_data_path / "tiny" / "tiny.inter", sep="\t")
+    events.columns = [name.partition(":")[0] for name in events.columns]
+    events = events.sort_values("timestamp", kind="stable")
+    train = events.groupby("user_id").head(10**6)
+    held = events.groupby("user_id").tail(2).index
+    counts = train.drop(held)["item_id"].value_counts()
+    ranked = pd.read_parquet(f"runs/rerank-popularity-{candidates.name}/ranked.parquet")
+    for items, scores in zip(ranked["item"], ranked["score"], strict=True):
+        assert scores.tolist() == [float(counts.get(item, 0)) for item in items]
+        assert scores.tolist() == sorted(scores, reverse=True)
+
+
+def test_ground_truth_is_sampled_and_says_so(call, candidates):
+    code, out, err = call(
+        "rerank",
+        f"--candidates={candidates}",
+        "--reranker=identity",
+        "--mode=ground_truth",
+        "--rerank_top_k=5",
+        "--topk=1,3",
+    )
+    assert (code, err) == (0, "")
+    folder = f"runs/rerank-identity-{candidates.name}-ground_truth"
+    assert "SAMPLED, one positive among 5 candidates, no full ranking: tiny, test" in out
+    assert "recall of the candidates" not in out
+    result = result_of(folder)
+    assert result["metrics"]["random"]["recall@3"] == pytest.approx(3 / 5)
+    assert result["hit_rate"] == 1.0
+    # the retriever's run is there, so stage one has an order of its own
+    assert result["metrics"]["overall"] == result["metrics"]["stage_one"]
+    assert result["metrics"]["stage_one"]["recall@3"] != pytest.approx(2 / 5)
+    drawn = pd.read_parquet(f"{folder}/sampled.parquet")
+    assert len(drawn) == 30 and all(len(items) == 5 for items in drawn["cand_id"])
+    for _, row in drawn.iterrows():
+        assert set(row["cand_id"]) & {*row["hist_id"]} <= {*row["targets"]}
+
+
+def test_a_trained_model_is_a_reranker_and_its_folder_is_one_too(call, candidates, runs):
+    common = ["rerank", f"--candidates={candidates}"]
+    assert call(*common, f"--reranker=recbole:{runs('SASRec')}", "--output_dir=own")[0] == 0
+    own = result_of("own")
+    assert own["metrics"]["overall"] == pytest.approx(own["metrics"]["stage_one"])
+    assert own["reranker"] == f"recbole:{runs('SASRec')}"
+
+
+BAD = [
+    ("candidates", [], "candidates come from a run .* or from other candidates"),
+    ("candidates", ["--run={run}", "--from=x"], "candidates come from a run .* one of the two"),
+    ("candidates", ["--run=nowhere"], "nowhere holds no run"),
+    ("candidates", ["--run={run}", "--k=41"], "k: 41 candidates are more than the 40 items"),
+    ("candidates", ["--run={run}", "--k=0"], "--k takes a number of candidates from 1, not 0"),
+    ("candidates", ["--run={run}", "--split=tset"], "--split takes valid or test.*mean 'test'"),
+    ("candidates", ["--run={run}", "--history=maks"], "--history takes mask or keep.*mean 'mask'"),
+    ("candidates", ["--run={run}", "--merge=rrf"], "--merge is for candidates of --from"),
+    ("candidates", ["--run={run}", "--output_dir={c}"], "is there already, with .*another --out"),
+    ("candidates", ["--from={c}"], "--from takes --merge=union, quota or rrf"),
+    ("candidates", ["--from={c},{run}", "--merge=rrf"], "holds no candidates .no manifest.json"),
+    ("candidates", ["--from={c},{c}", "--merge=quota", "--quota=a"], "--quota takes a number for"),
+    ("candidates", ["--runs=x"], "has no --runs; did you mean 'run'"),
+    ("rerank", ["--reranker=identity"], "rerank needs --candidates="),
+    ("rerank", ["--candidates={c}"], "takes a reranker .* or one that was trained"),
+    ("rerank", ["--candidates={run}", "--reranker=identity"], "holds no candidates"),
+    ("rerank", ["--candidates={c}", "--reranker=popularty"], "no reranker 'popularty'; did you"),
+    ("rerank", ["--candidates={c}", "--reranker=popularty", "--x=1"], "no reranker 'popularty'"),
+    ("rerank", ["--candidates={c}", "--reranker=identity", "--mod=x"], "no --mod; did .*'mode'"),
+    ("rerank", ["--candidates={c}", "--reranker=recbole", "--runn=x"], "no --runn; did .*'run'"),
+    ("rerank", ["--candidates={c}", "--reranker=identity", "--mode=x"], "mode takes retrieval or"),
+    ("rerank", ["--candidates={c}", "--reranker=identity", "--topk=x"], "topk takes numbers with"),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=identity", "--rerank_top_k=13"],
+        "rerank_top_k 13 is more than retrieval_top_k 12",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=identity", "--train_split=valid"],
+        "reranker identity has nothing to train",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=identity", "--train_split=test"],
+        "train_split test is the split that is ranked",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker_dir={c}"],
+        "holds no trained reranker .no reranker.json",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=identity", "--output_dir={c}"],
+        "is there already, with",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=recbole:{other}"],
+        "has other data .fingerprint .* than the candidates were made on",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=identity", "--text_template={{titel}}"],
+        "tiny.item has no field 'titel'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "sentence"), BAD, ids=[f"{c} {' '.join(a)}" for c, a, _ in BAD]
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    command, arguments, sentence, call, candidates, runs, tmp_path
+):
+    places = {"run": runs("SASRec"), "c": candidates}
+    if "{other}" in "".join(arguments):
+        places["other"] = runs("Pop")
+    code, out, err = call(command, *(argument.format(**places) for argument in arguments))
+    assert code == 2 and out == "" and re.search(sentence, err), err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_options_and_the_rerankers_settings(call):
+    code, out, _ = call("candidates", "--help")
+    assert code == 0 and "--from " in out and "--history" in out
+    code, out, _ = call("rerank", "--help")
+    assert code == 0 and "--rerank_top_k" in out and "cross_encoder" in out
+    code, out, _ = call("rerank", "--reranker=recbole", "--help")
+    assert code == 0 and "model_settings: ~" in out
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/two_stage.md"])
+def test_every_command_in_the_pages_has_options_that_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"recbole-ext (candidates|rerank|pipeline) ((?:--[^\s`]+ ?)+)", text)
+    assert {command for command, _ in found} == {"candidates", "rerank", "pipeline"}
+    for command, arguments in found:
+        known = {
+            "candidates": set(options_of(candidates_command)),
+            "rerank": {*options_of(_command()), "help"},
+            "pipeline": {*read_plan(None, []), "config"},
+        }[command]
+        for argument in arguments.split():
+            key, _, value = argument.removeprefix("--").partition("=")
+            assert key in known, argument
+            assert key != "reranker" or settings_of(value, {}) is not None, argument
+
+
+@pytest.mark.parametrize("name", reranker_files())
+def test_no_reranker_has_a_setting_that_the_command_takes_for_its_own(name):
+    assert not read_yaml(reranker_yaml(name)).keys() & options_of(_command()).keys()
+
+
+def test_the_commands_of_the_page_on_language_models_have_options_that_exist():
+    text = (ROOT / "docs" / "llm_rerankers.md").read_text(encoding="utf-8")
+    found = re.findall(r"recbole-ext rerank ((?:--\S+ ?)+)", text)
+    assert len(found) > 3
+    for line in found:
+        given = dict(one.removeprefix("--").split("=", 1) for one in line.split())
+        own = {key: value for key, value in given.items() if key not in options_of(_command())}
+        settings = parse_overrides([f"--{key}={value}" for key, value in own.items()])
+        settings_of(given["reranker"], settings)
