@@ -69,6 +69,16 @@ def test_the_chat_template_is_used_and_no_thoughts_are_asked_for(engine):
     assert engine.tokenizer.padding_side == "left"
 
 
+def test_a_template_without_a_system_has_its_words_from_the_user(engine, monkeypatch):
+    refuses = (
+        "{%- if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ messages[0].content }}{{ '\\n' }}"
+    )
+    monkeypatch.setattr(engine.tokenizer, "chat_template", refuses)
+    prompt = Prompt("Which?", "Say a letter.")
+    assert engine.reader.text(prompt) == "Say a letter.\n\nWhich?\n"
+
+
 def test_without_a_chat_template_the_prompt_is_plain_text(tiny_qwen, tmp_path):
     shutil.copytree(tiny_qwen, tmp_path, dirs_exist_ok=True)
     (tmp_path / "chat_template.jinja").unlink()
