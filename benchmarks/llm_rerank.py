@@ -42,9 +42,9 @@ SIZES = {
     "initializer_range": 0.05,
 }
 WAYS = {
-    "pointwise, unshared": {"mode": "pointwise", "share_prefix": False},
-    "pointwise, history once": {"mode": "pointwise"},
-    "listwise": {"mode": "listwise"},
+    "pointwise, unshared": {"scoring": "pointwise", "share_prefix": False},
+    "pointwise, history once": {"scoring": "pointwise"},
+    "listwise": {"scoring": "listwise"},
 }
 
 
@@ -99,7 +99,7 @@ def main() -> None:
 def prompts_of(reranker: object, batch: RerankBatch) -> list:
     """Return the prompts of the first user."""
     mode = reranker.mode
-    if reranker.settings["mode"] == "pointwise":
+    if reranker.settings["scoring"] == "pointwise":
         return mode._prompts(batch, 0, range(N_CANDIDATES))
     return [mode._prompt(batch, 0, range(N_CANDIDATES))]
 

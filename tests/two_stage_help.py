@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recbole_ext.quick_start import run
+from recbole_ext.pipeline.retrieve import FULL_RANKING
+from recbole_ext.quick_start import Run, load_run, run
 
 LEAVE_ONE_OUT = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}
 SIZES = {
@@ -43,6 +45,12 @@ def tiny_run(model: str, data_path: Path, folder: Path) -> Path:
         run(model, "tiny", config_dict=settings)
         _MADE[model] = folder / model
     return _MADE[model]
+
+
+@cache
+def loaded(folder: Path) -> Run:
+    """Return a tiny run, loaded once in a process; nobody may change it."""
+    return load_run(folder, FULL_RANKING)
 
 
 @pytest.fixture(scope="session")

@@ -169,13 +169,8 @@ class LocalWriter:
     @torch.no_grad()
     def _generate(self, asked: list[list[int]]) -> list[Written]:
         """Return what follows some prompts, padded on the left: the model goes on at the right."""
-        length = max(map(len, asked))
         padding = self.tokenizer.pad_token_id
-        ids = torch.full((len(asked), length), padding, device=self.device)  # [B, T]
-        mask = torch.zeros_like(ids)  # [B, T]
-        for row, tokens in enumerate(asked):
-            ids[row, length - len(tokens) :] = torch.tensor(tokens, device=self.device)
-            mask[row, length - len(tokens) :] = 1
+        ids, mask = left_padded(asked, padding, self.device)  # [B, T] each
         drawn = (
             {"do_sample": True, "temperature": self.temperature}
             if self.temperature
@@ -189,12 +184,25 @@ class LocalWriter:
             max_new_tokens=self.max_new_tokens,
             pad_token_id=padding,
             **drawn,
-        )[:, length:]  # [B, new]
+        )[:, ids.shape[1] :]  # [B, new]
         ends = self.model.generation_config.eos_token_id
         is_cut = ~torch.isin(output, ids_of(ends, output)).any(1)  # [B]
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
         pairs = zip(texts, is_cut.tolist(), strict=True)
         return [written(text, cut, self.max_new_tokens) for text, cut in pairs]
+
+
+def left_padded(
+    rows: Sequence[Sequence[int]], padding: int, device: str | torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return rows of tokens that all end at the right, and where they are [B, T] each."""
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), padding, device=device)  # [B, T]
+    mask = torch.zeros_like(ids)  # [B, T]
+    for row, tokens in enumerate(rows):
+        ids[row, length - len(tokens) :] = torch.tensor(tokens, device=device)
+        mask[row, length - len(tokens) :] = 1
+    return ids, mask
 
 
 def ids_of(ends: int | list[int] | None, like: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from recbole_ext.features.encoded import text_hash
+from recbole_ext.features.llm import left_padded
 
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 """Stands for a picture in a text; ``<|image_pad|>`` is repeated as often as it has tokens."""
@@ -109,12 +110,8 @@ class QwenReader:
             rows: Tokens of each text.
             pixels: The pictures of all texts, in order.
         """
-        length, pad = max(map(len, rows)), self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), length), pad if pad is not None else 0)  # [B, T]
-        mask = torch.zeros_like(ids)  # [B, T]
-        for i, row in enumerate(rows):
-            ids[i, length - len(row) :] = torch.tensor(row)
-            mask[i, length - len(row) :] = 1
+        padding = self.tokenizer.pad_token_id
+        ids, mask = left_padded(rows, 0 if padding is None else padding, "cpu")  # [B, T] each
         found = {"input_ids": ids, "attention_mask": mask}
         if pixels:
             found["mm_token_type_ids"] = (ids == self.image_token_id).int()  # [B, T]

@@ -47,13 +47,14 @@ class QwenReranker(Reranker):
     """
 
     argument = "model"
-    is_trainable = True
 
     def __init__(self, settings: Mapping[str, Any], corpus: Corpus) -> None:
         super().__init__(settings, corpus)
         check_settings(settings)
-        name = f"qwen_{settings['mode']}"
-        fields = listwise.FIELDS if settings["mode"] == "listwise" else pointwise.FIELDS
+        is_here = settings["engine"] == "local"
+        self.is_trainable = is_here and settings["epochs"] > 0  # type: ignore[misc]
+        name = f"qwen_{settings['scoring']}"
+        fields = listwise.FIELDS if settings["scoring"] == "listwise" else pointwise.FIELDS
         self.template = template_of(name, settings["prompt"], fields)
         self._load, self._lora = as_settings(settings)
         self._name, self._is_trained, self._adapter = settings["model"], False, None
@@ -71,7 +72,7 @@ class QwenReranker(Reranker):
         return LocalEngine(
             model,
             tokenizer,
-            batch_size=settings["batch_size"],
+            batch_size=settings["prompt_batch_size"],
             suffix_batch_size=settings["suffix_batch_size"],
             is_compiled=settings["compile"],
             show_progress=settings["show_progress"],
@@ -84,8 +85,8 @@ class QwenReranker(Reranker):
         keys = ("max_length", "max_history", "max_title_tokens", "min_title_tokens")
         budget = Budget(self.engine.reader, *(settings[key] for key in keys))
         parts = Parts(self.template, budget, self.engine, settings["seed"])
-        if settings["mode"] == "pointwise":
-            n_negatives, share_prefix = settings["train_negatives"], settings["share_prefix"]
+        if settings["scoring"] == "pointwise":
+            n_negatives, share_prefix = settings["n_negatives"], settings["share_prefix"]
             return pointwise.Pointwise(parts, n_negatives, share_prefix)
         return listwise.Listwise(
             parts, settings["window"], settings["window_step"], settings["shuffle"]
@@ -116,6 +117,8 @@ class QwenReranker(Reranker):
         """
         if self.settings["engine"] == "server":
             raise UserError("a model behind a server is trained there; set engine to local")
+        if not self.is_trainable:
+            raise UserError("epochs is 0, so reranker qwen has nothing to train; raise epochs")
         rows, stops = _learnable(train), _learnable(valid)
         if rows is None:
             raise UserError(

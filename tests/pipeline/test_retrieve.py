@@ -10,14 +10,20 @@ import pandas as pd
 import pytest
 import torch
 from conftest import N_ITEMS, N_USERS
+from two_stage_help import loaded
 
 from recbole_ext.data.feature_origin import file_digest
 from recbole_ext.evaluation.all_items import all_scores
-from recbole_ext.pipeline.retrieve import FULL_RANKING, retrieve
-from recbole_ext.quick_start import load_run
+from recbole_ext.pipeline import retrieve as module
+from recbole_ext.pipeline.retrieve import retrieve
 from recbole_ext.types import UserError
 
 MODELS = ["SASRec", "BPR", "FM"]
+
+
+@pytest.fixture(autouse=True)
+def each_run_is_loaded_once(monkeypatch):
+    monkeypatch.setattr(module, "load_run", lambda folder, settings: loaded(folder))
 
 
 def taken(data_path: Path) -> dict[str, list[str]]:
@@ -44,7 +50,7 @@ def test_the_best_items_are_those_of_a_loop_over_all_pairs(model, history, runs,
     """``predict`` scores each pair by itself, ``full_sort_predict`` has no say in it."""
     folder, told = runs(model), taken(tiny_data_path)
     rows = retrieve(folder, 7, ["test"], history).splits["test"]
-    run = load_run(folder, FULL_RANKING)
+    run = loaded(folder)
     items, users = (run.dataset.field2token_id[f] for f in ("item_id", "user_id"))
     split = run.test_data._dataset
     for row in (0, 11, 29):
@@ -85,7 +91,7 @@ def test_recall_is_that_of_the_runs_own_test(runs):
 
 def test_a_model_without_full_ranking_gives_the_same_by_pairs(runs, monkeypatch):
     whole = retrieve(runs("BPR"), 6, ["test"], "mask").splits["test"]
-    model = load_run(runs("BPR")).config.model_class
+    model = loaded(runs("BPR")).config.model_class
 
     def missing(self, interaction):
         raise NotImplementedError
@@ -124,7 +130,7 @@ def test_masking_may_leave_fewer_than_k(runs, tiny_data_path):
 
 def test_the_manifest_says_what_they_are(runs):
     manifest = retrieve(runs("SASRec"), 5, ["test"], "mask").manifest
-    run = load_run(runs("SASRec"))
+    run = loaded(runs("SASRec"))
     assert (manifest.dataset, manifest.n_users, manifest.n_items) == ("tiny", N_USERS, N_ITEMS)
     assert manifest.fingerprint == run.dataset.fingerprint and manifest.seed == run.config["seed"]
     assert manifest.retriever == {
@@ -141,7 +147,7 @@ def test_too_many_candidates_are_refused(runs):
 
 
 def test_scores_that_are_no_numbers_are_refused(runs, monkeypatch):
-    model = load_run(runs("BPR")).config.model_class
+    model = loaded(runs("BPR")).config.model_class
     nan: Any = lambda self, interaction: torch.full((len(interaction), 41), torch.nan)  # noqa: E731
     monkeypatch.setattr(model, "full_sort_predict", nan)
     with pytest.raises(UserError, match="scores are not numbers"):

@@ -26,7 +26,7 @@ def ranker(folder, **settings):
 
 @pytest.fixture(scope="module")
 def engine(tiny_qwen):
-    return ranker(tiny_qwen, batch_size=3).engine
+    return ranker(tiny_qwen, prompt_batch_size=3).engine
 
 
 @torch.no_grad()
@@ -67,6 +67,16 @@ def test_the_chat_template_is_used_and_no_thoughts_are_asked_for(engine):
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
     assert engine.tokenizer.padding_side == "left"
+
+
+def test_a_template_without_a_system_has_its_words_from_the_user(engine, monkeypatch):
+    refuses = (
+        "{%- if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ messages[0].content }}{{ '\\n' }}"
+    )
+    monkeypatch.setattr(engine.tokenizer, "chat_template", refuses)
+    prompt = Prompt("Which?", "Say a letter.")
+    assert engine.reader.text(prompt) == "Say a letter.\n\nWhich?\n"
 
 
 def test_without_a_chat_template_the_prompt_is_plain_text(tiny_qwen, tmp_path):
@@ -117,7 +127,7 @@ def fifty(n_users=2):
 def test_a_history_that_is_read_once_gives_the_same_scores_for_an_eighth(tiny_qwen, monkeypatch):
     batch, counts, scores = fifty(), {}, {}
     for shared in (False, True):
-        reranker = ranker(tiny_qwen, mode="pointwise", share_prefix=shared, batch_size=64)
+        reranker = ranker(tiny_qwen, scoring="pointwise", share_prefix=shared, prompt_batch_size=64)
         counts[shared], scores[shared] = tokens_through(
             reranker.engine, monkeypatch, lambda r=reranker: r.score(batch)
         )
@@ -147,7 +157,7 @@ def test_a_model_with_a_sliding_window_reads_each_prompt_by_itself(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_scores_are_the_same(tiny_qwen):
-    batch = tiny_batch()
+    batch = tiny_batch().rows([0])
     expected = ranker(tiny_qwen).score(batch)
     found = ranker(tiny_qwen, compile=True).score(batch)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

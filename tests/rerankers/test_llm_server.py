@@ -99,7 +99,7 @@ def test_scores_are_the_labels_log_probabilities(server):
 
 def test_pointwise_is_the_log_odds_of_yes_whatever_space_is_before_a_word(server):
     batch = tiny_batch().rows([0])
-    scores = ranker(mode="pointwise").score(batch)
+    scores = ranker(scoring="pointwise").score(batch)
     yes = torch.tensor([logprob_of(batch.text_of(i)) for i in batch.candidates[0]]).exp()
     torch.testing.assert_close(scores[0], yes.logit(), rtol=1e-5, atol=1e-5)
     assert len(server.asked) == 8

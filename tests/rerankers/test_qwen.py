@@ -23,4 +23,4 @@ class TestPointwise(RerankerContract):
 
     @pytest.fixture
     def given(self, tiny_qwen):
-        return {"model": tiny_qwen, "mode": "pointwise", **FEW}
+        return {"model": tiny_qwen, "scoring": "pointwise", **FEW}

@@ -9,26 +9,21 @@ from typing import Any
 import pytest
 import torch
 from rerankers.contracts import RerankerContract, TinyCorpus, tiny_batch
+from two_stage_help import loaded
 
-from recbole_ext.pipeline.retrieve import FULL_RANKING, retrieve
-from recbole_ext.quick_start import load_run
+from recbole_ext.pipeline.retrieve import retrieve
 from recbole_ext.rerankers.build import build_reranker
 from recbole_ext.types import UserError
 
 
 class RunCorpus(TinyCorpus):
-    """Opens each run once, and trains by finding one trained."""
-
-    opened: dict[str, Any] = {}
+    """Trains by finding one trained."""
 
     def __init__(self, trained: Path | None = None) -> None:
         self.trained = trained
 
     def open_run(self, folder: Any) -> Any:
-        folder = str(self.trained or folder)
-        if folder not in self.opened:
-            self.opened[folder] = load_run(folder, FULL_RANKING)
-        return self.opened[folder]
+        return loaded(Path(self.trained or folder))
 
     def train_run(self, model: str, settings: Any, folder: Path) -> None:
         self.asked = (model, settings, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 TITLES = [f"Title {i} of 40" for i in range(40)]
@@ -61,3 +62,10 @@ def save_qwen(folder: Path, corpus: list[str] = TITLES, **sizes: Any) -> Path:
     config = Qwen3Config(vocab_size=n_tokens, tie_word_embeddings=True, **{**tiny, **sizes})
     Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a random Qwen3 with two layers."""
+    pytest.importorskip("transformers", reason="needs the extra [llm]")
+    return str(save_qwen(tmp_path_factory.mktemp("qwen")))

@@ -51,7 +51,7 @@ class Listwise:
         if self.window is None and max(lengths, default=0) > size:
             raise UserError(
                 f"{max(lengths)} candidates for {size} labels; set rerank_top_k to {size} or less, "
-                "or window, in which more are ranked in parts, or take mode pointwise"
+                "or window, in which more are ranked in parts, or take scoring pointwise"
             )
         found: list[list[float]] = [[] for _ in lengths]
         few = [row for row, n in enumerate(lengths) if 0 < n <= size]

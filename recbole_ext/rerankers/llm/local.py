@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_ext.features.encoded import text_hash
+from recbole_ext.features.llm import left_padded
 from recbole_ext.features.text_encoders import weights_hash
 from recbole_ext.rerankers.llm.labels import label_tokens
 from recbole_ext.rerankers.llm.prefix import Prefix, common_prefix
@@ -95,10 +96,8 @@ class LocalEngine:
 
     def last_hidden(self, asked: Sequence[Tokens]) -> Tensor:
         """Return the state at the end of each prompt [B, D]."""
-        rows = [{"input_ids": list(tokens)} for tokens in asked]
-        padded = self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")
-        ids = padded["input_ids"].to(self.device)  # [B, T]
-        mask = padded["attention_mask"].to(self.device)  # [B, T]
+        padding = self.tokenizer.pad_token_id
+        ids, mask = left_padded(asked, padding, self.device)  # [B, T] each
         positions = (mask.cumsum(1) - 1).clamp(min=0)  # [B, T]
         output = self._read(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False

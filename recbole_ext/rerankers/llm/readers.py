@@ -7,6 +7,8 @@ import re
 from functools import lru_cache
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from recbole_ext.features.cost import CHARACTERS_PER_TOKEN, tokens_of
 from recbole_ext.rerankers.llm.prompts import Prompt
 
@@ -56,6 +58,14 @@ class TokenReader:
         """Return the text up to where the answer begins."""
         if self.tokenizer.chat_template is None:
             return prompt.plain()
+        try:
+            return self._chat(prompt)
+        except TemplateError:  # Gemma's, for one, has no place for a system
+            if not prompt.system:
+                raise
+            return self._chat(Prompt(f"{prompt.system}\n\n{prompt.user}"))
+
+    def _chat(self, prompt: Prompt) -> str:
         return self.tokenizer.apply_chat_template(
             prompt.messages(), tokenize=False, add_generation_prompt=True, enable_thinking=False
         )

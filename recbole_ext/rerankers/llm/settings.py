@@ -12,25 +12,25 @@ from recbole_ext.types import UserError, suggest
 
 CHOICES = {
     "engine": ("local", "server"),
-    "mode": ("listwise", "pointwise"),
+    "scoring": ("listwise", "pointwise"),
     "loss": ("candidates", "lm"),
     "dtype": DTYPES,
 }
 FROM_ONE = (
-    *("max_length", "max_history", "max_title_tokens", "min_title_tokens", "batch_size"),
-    *("suffix_batch_size", "lora_rank", "epochs", "train_batch_size", "accumulation_steps"),
-    *("stopping_step", "train_negatives", "top_logprobs", "concurrency"),
+    *("max_length", "max_history", "max_title_tokens", "min_title_tokens", "prompt_batch_size"),
+    *("suffix_batch_size", "lora_rank", "train_batch_size", "accumulation_steps", "stopping_step"),
+    *("n_negatives", "top_logprobs", "concurrency"),
 )
-FROM_ZERO = ("learning_rate", "weight_decay", "clip_grad_norm", "lora_alpha")
+FROM_ZERO = ("epochs", "learning_rate", "weight_decay", "clip_grad_norm", "lora_alpha")
 OF_PROMPTS = (
-    *("mode", "max_length", "max_history", "max_title_tokens", "min_title_tokens", "shuffle"),
+    *("scoring", "max_length", "max_history", "max_title_tokens", "min_title_tokens", "shuffle"),
     *("window", "window_step", "seed"),
 )
 """What decides which prompts there are, and what becomes of their answers."""
 OF_TRAINING = (
     *("lora", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "loss", "epochs"),
     *("learning_rate", "weight_decay", "warmup_ratio", "clip_grad_norm", "train_batch_size"),
-    *("accumulation_steps", "stopping_step", "train_negatives"),
+    *("accumulation_steps", "stopping_step", "n_negatives"),
 )
 PARTS = ("warmup_ratio", "lora_dropout")
 """Below 1."""
