@@ -43,10 +43,10 @@ COMMANDS = {
 EVIDENCE = ("text_only", "raw_image", *COMMANDS)
 OF_QWEN = {
     "engine": "local",
-    "mode": "listwise",
+    "scoring": "listwise",
     "share_prefix": False,
     "suffix_batch_size": 1,
-    "train_negatives": 1,
+    "n_negatives": 1,
     "top_logprobs": 1,
     "concurrency": 1,
     "request": {},
@@ -77,8 +77,7 @@ class QwenVLReranker(QwenReranker):
                     f"{key} is for evidence {' or '.join(users)}, and would do nothing for {word}; "
                     "leave it out, or set evidence"
                 )
-        own = {"batch_size": settings["prompt_batch_size"]}
-        super().__init__({**settings, **OF_QWEN, **own}, corpus)
+        super().__init__({**settings, **OF_QWEN}, corpus)
 
     @cached_property
     def found(self) -> VisionLanguage:
@@ -123,7 +122,7 @@ class QwenVLReranker(QwenReranker):
         return VisionEngine(
             self.found,
             self.pixel_cache,
-            batch_size=self.settings["batch_size"],
+            batch_size=self.settings["prompt_batch_size"],
             is_compiled=self.settings["compile"],
             show_progress=self.settings["show_progress"],
         )
