@@ -62,7 +62,7 @@ class VIP5Reranker(Reranker):
         for key, least in [*((key, 1) for key in FROM_ONE), *((key, 0) for key in FROM_ZERO)]:
             if not settings[key] >= least:  # NaN too
                 raise UserError(f"{key} takes numbers from {least}, not {settings[key]}")
-        self.is_trainable = settings["epochs"] > 0  # type: ignore[misc]
+        self.is_trainable = settings["epochs"] > 0
         if not settings["feature"]:
             raise UserError(
                 "vip5 reads vectors of pictures; set feature to the name of one (recbole-ext "

@@ -219,6 +219,15 @@ def test_what_cannot_be_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["captions", "summaries"])
+def test_each_command_says_what_there_is_to_say(command, capsys):
+    code, said = run(capsys, command, "--help")
+    assert code == 0 and f"usage: recbole-ext {command} --key=value" in said
+    for option in ("--model", "--images", "--max_pixels", "--dtype", "--max_new_tokens"):
+        assert option in said
+    assert f"(default {command})" in said  # the name of the texts
+
+
 def test_without_transformers_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"needs transformers .*'recbole-ext\[llm\]'"):

@@ -164,6 +164,12 @@ def test_pictures_count_for_the_length_and_no_candidate_is_left_out(build, rows)
         asked(max_length=250)
 
 
+@pytest.mark.gpu
+def test_scores_on_a_gpu_are_those_on_the_cpu(build, rows):
+    on_gpu = build("raw_image", device="cuda").score(rows)
+    torch.testing.assert_close(on_gpu, build("raw_image").score(rows), rtol=1e-3, atol=1e-3)
+
+
 class FakeReader:
     def pixels(self, picture):
         return Pixels(torch.zeros(100), torch.ones(3), 1)

@@ -263,7 +263,16 @@ def test_weights_of_other_settings_or_items_are_refused(make, given, tmp_path):
         make().score(replace(batch, candidates=[["i77", "i1"]]))
 
 
+@pytest.mark.gpu
+def test_scores_on_a_gpu_are_those_on_the_cpu(make):
+    batch = tiny_batch().without_targets()
+    on_gpu = make(device="cuda").score(batch)
+    torch.testing.assert_close(on_gpu, make().score(batch), rtol=1e-3, atol=1e-3)
+
+
 def test_nothing_to_train_on_is_said(make, tmp_path):
+    with pytest.raises(UserError, match="epochs is 0, so reranker vip5 has nothing to train"):
+        make(epochs=0).fit(tiny_batch(), None, tmp_path)
     batch = tiny_batch().rows([0, 3])  # whose targets are i99
     with pytest.raises(UserError, match="no row has a target in the catalogue"):
         make().fit(batch, None, tmp_path)

@@ -152,8 +152,9 @@ class ShownEvidence(Evidence):
 
 
 def _refuse_foreign(what: str, found: Mapping[str, object], items: Collection[str]) -> None:
-    if items and not found.keys() & set(items):
+    if items and not any(item in found for item in items):
+        first, own = next(iter(found), None), next(iter(items))
         raise UserError(
-            f"{what} is of none of the dataset's items: it has {next(iter(found))!r}, and they are "
-            f"as {next(iter(items))!r}; name that of this dataset"
+            f"{what} is of none of the dataset's items: it has {first!r}, and they are as {own!r}; "
+            "name that of this dataset"
         )
