@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recbole_ext.evaluation.rerank_metrics import ceiling
 from recbole_ext.pipeline.candidates import FILE, Candidates, read_candidates, write_candidates
+from recbole_ext.pipeline.corpus import DatasetCorpus
 from recbole_ext.pipeline.folders import check_free, make
 from recbole_ext.pipeline.merge import merge
 from recbole_ext.pipeline.retrieve import PHASES, retrieve
@@ -143,7 +144,8 @@ def _of_others(others: FromOthers, k: int | None, splits: list[str]) -> Candidat
                 "--trec takes one folder and one split, and nothing of a merge: "
                 "--trec=run.txt --from=<folder> --split=test"
             )
-        return import_trec(Path(others.trec), sources[0], splits[0])
+        catalogue = set(DatasetCorpus(sources[0].manifest).items)
+        return import_trec(Path(others.trec), sources[0], splits[0], catalogue)
     if not others.merge:
         raise UserError("--from takes --merge=union, quota or rrf, or --trec, or --export")
     return merge(sources, others.merge, _quotas(others.quota), k, splits)

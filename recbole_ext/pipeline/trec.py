@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +35,17 @@ def export_trec(path: Path, rows: RerankBatch, tag: str) -> None:
                 stream.write(line + "\n")
 
 
-def import_trec(path: Path, like: Candidates, split: str) -> Candidates:
+def import_trec(path: Path, like: Candidates, split: str, catalogue: Container[str]) -> Candidates:
     """Read a run's candidates; users, targets and histories are those of other candidates.
 
+    Args:
+        path: The run.
+        like: The other candidates.
+        split: Which of their rows.
+        catalogue: All items of the dataset.
+
     Raises:
-        UserError: The file is no run, or names users or items that the others do not know.
+        UserError: The file is no run, or names users or items that there are not.
     """
     rows = like.split(split)
     found: dict[str, list[tuple[float, str]]] = {user: [] for user in rows.users}
@@ -48,6 +54,11 @@ def import_trec(path: Path, like: Candidates, split: str) -> Candidates:
             raise UserError(
                 f"{path}, line {number}: there is no user '{user}' in the {split} split of the "
                 "candidates that it is imported beside"
+            )
+        if item not in catalogue:
+            raise UserError(
+                f"{path}, line {number}: there is no item '{item}' in {like.manifest.dataset}; "
+                "items are called as in its .inter file"
             )
         found[user].append((score, item))
     lists = [sorted(found[user], key=lambda pair: -pair[0]) for user in rows.users]

@@ -128,8 +128,7 @@ class Pipeline:
     def go(self, steps: Steps) -> dict[str, Any]:
         """Do the steps, report, and return what ``result.json`` holds."""
         run = self._retriever(steps)
-        place = self._candidates(steps, run)
-        found = read_candidates(place)
+        found = read_candidates(self._candidates(steps, run), _fingerprint(run))
         corpus = DatasetCorpus(found.manifest)
         trained = self._reranker(steps, found, corpus)
         result = self._rank(steps, found, corpus, trained)
@@ -155,7 +154,12 @@ class Pipeline:
         path = run / "best.pt"
         if not path.is_file():
             raise UserError(f"{run} has no best.pt: it is no finished run; train it anew")
-        inputs = {"checkpoint": file_digest(path), "k": k, "history": history}
+        inputs = {
+            "checkpoint": file_digest(path),
+            "data": origin_of(self.config, ("inter",)),
+            "k": k,
+            "history": history,
+        }
 
         def keep(folder: Path) -> None:
             write_candidates(make(folder), retrieve(run, k, list(PHASES), history))
@@ -164,7 +168,7 @@ class Pipeline:
 
     def _reranker(self, steps: Steps, found: Candidates, corpus: DatasetCorpus) -> Path | None:
         """Train the reranker on the valid split's rows, which the retriever has not learned."""
-        if not self.spec.build(corpus).is_trainable:
+        if not (self.plan["train_reranker"] and self.spec.build(corpus).is_trainable):
             return None
         n, share = self.sizes.rerank_top_k, self.plan["valid_share"]
         inputs = {**self._reranker_inputs(found), "rerank_top_k": n, "valid_share": share}
@@ -225,6 +229,14 @@ class Pipeline:
         write_text(steps.folder / "report.md", report_of(result))
         write_text(steps.folder / "result.json", json.dumps(plain(result), indent=2) + "\n")
         return {**result, "folder": str(steps.folder)}
+
+
+def _fingerprint(run: Path) -> str | None:
+    """Return of which data a run was; ``None`` where its test is not finished."""
+    path = run / "result.json"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get("dataset_fingerprint")
 
 
 def _that_count(settings: Mapping[str, Any]) -> dict[str, Any]:

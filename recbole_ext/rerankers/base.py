@@ -53,12 +53,12 @@ class Reranker:
 
     Attributes:
         argument: Setting that is meant by what stands behind the colon of ``name:value``.
-        is_trainable: Whether :meth:`fit` has something to do.
+        is_trainable: Whether :meth:`fit` has something to do, with these settings.
         needs_targets: Whether :meth:`score` reads the targets: a control, and no reranker.
     """
 
     argument: ClassVar[str | None] = None
-    is_trainable: ClassVar[bool] = False
+    is_trainable: bool = False
     needs_targets: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, Any], corpus: Corpus) -> None:

@@ -41,7 +41,7 @@ class RecBoleReranker(Reranker):
                 "reranker recbole takes a trained run (--reranker=recbole:<run folder>) or a model "
                 "to train (--model=BERT4Rec): one of them"
             )
-        self.is_trainable = settings["model"] is not None  # type: ignore[misc]
+        self.is_trainable = settings["model"] is not None
         self.run: Any = None
 
     def score(self, batch: RerankBatch) -> Tensor:

@@ -125,6 +125,19 @@ def test_a_trained_model_is_a_reranker_and_its_folder_is_one_too(call, candidate
     assert own["metrics"]["overall"] == pytest.approx(own["metrics"]["stage_one"])
     assert own["reranker"] == f"recbole:{runs('SASRec')}"
 
+    model = "{embedding_size: 8, epochs: 0, use_gpu: False, state: WARNING, show_progress: False}"
+    trained = ["--reranker=recbole", "--model=BPR", f"--model_settings={model}"]
+    code, _, err = call(*common, *trained, "--train_split=valid", "--output_dir=trained")
+    assert code == 0, err
+    kept = json.loads(Path("trained/reranker/reranker.json").read_text())
+    assert kept["reranker"] == "recbole" and kept["split"] == "valid" and kept["n_train"] > 0
+    code, _, err = call(*common, "--reranker_dir=trained/reranker", "--output_dir=again")
+    assert code == 0, err
+    assert result_of("again")["metrics"] == result_of("trained")["metrics"]
+    assert result_of("again")["metrics"]["overall"] != own["metrics"]["overall"]
+    code, _, err = call(*common, "--reranker_dir=trained/reranker", "--model=BPR")
+    assert code == 2 and "has no --model" in err
+
 
 BAD = [
     ("candidates", [], "candidates come from a run .* or from other candidates"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pipeline.test_candidates import MANIFEST
-from rerankers.contracts import tiny_batch
+from rerankers.contracts import ITEMS, tiny_batch
 
 from recbole_ext.pipeline.candidates import Candidates
 from recbole_ext.pipeline.merge import in_turns, merge, rrf
@@ -122,7 +122,7 @@ def test_a_trec_run_comes_back_as_it_was(tmp_path):
     row = tiny_batch()
     line = f"u0 Q0 {row.candidates[0][0]} 1 {row.scores[0, 0].item()!r} SASRec"
     assert path.read_text().splitlines()[0] == line
-    back = import_trec(path, first, "test")
+    back = import_trec(path, first, "test", ITEMS)
     assert back.split("test").candidates == first.split("test").candidates
     assert torch.equal(back.split("test").scores, first.split("test").scores)
     assert back.manifest.name == "run.trec" and list(back.splits) == ["test"]
@@ -135,6 +135,7 @@ def test_a_trec_run_comes_back_as_it_was(tmp_path):
         ("u0 Q0 i1 1 0.5 t\nu0 Q0 i2 2 best t", "line 2: no line of a TREC run"),
         ("u0 Q0 i1 1 nan t", "line 1: no line of a TREC run"),
         ("u77 Q0 i1 1 0.5 t", "line 1: there is no user 'u77' in the test split"),
+        ("u0 Q0 i1 1 0.5 t\nu0 Q0 j1 2 0.4 t", "line 2: there is no item 'j1' in tiny"),
         ("u0 Q0 i1 1 0.5 t\nu0 Q0 i1 2 0.4 t", "user 'u0' has an item twice"),
     ],
 )
@@ -142,14 +143,14 @@ def test_what_is_no_trec_run_is_one_sentence(text, sentence, tmp_path):
     path = tmp_path / "run.trec"
     path.write_text(text)
     with pytest.raises(UserError, match=sentence):
-        import_trec(path, sources()[0], "test")
+        import_trec(path, sources()[0], "test", ITEMS)
 
 
 def test_a_trec_run_is_ordered_by_score_and_tells_the_history(tmp_path):
     path, first = tmp_path / "run.trec", sources()[0]
     again = first.split("test").histories[5][0]
     path.write_text(f"u1 Q0 i8 1 0.5 t\n\nu1 Q0 i9 2 0.75 t\nu5 Q0 {again} 1 1e-3 t\n")
-    found = import_trec(path, first, "test")
+    found = import_trec(path, first, "test", ITEMS)
     assert found.split("test").candidates[:2] == [[], ["i9", "i8"]]
     assert found.manifest.history == "keep"
 

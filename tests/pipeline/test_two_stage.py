@@ -16,6 +16,7 @@ from recbole_ext.pipeline import corpus, two_stage
 from recbole_ext.pipeline.candidates import read_candidates
 from recbole_ext.pipeline.two_stage import read_plan, run_pipeline
 from recbole_ext.rerankers.recbole import RecBoleReranker
+from recbole_ext.types import UserError
 
 
 def settings_of(model: str, **more: Any) -> dict[str, Any]:
@@ -92,6 +93,9 @@ def test_steps_lie_in_one_folder_and_are_done_once(plan, tmp_path, capsys, monke
     assert capsys.readouterr().out.count("finished before, kept") == 3 and len(seen) == 1
     assert bytes_of(out) == before and again["metrics"] == result["metrics"]
 
+    with pytest.raises(UserError, match="BPR is not trained yet"):
+        run_pipeline({**plan, "train_reranker": False, "output_top_k": 4})
+    capsys.readouterr()
     other = {**plan, "reranker": "popularity", "reranker_settings": {}, "output_top_k": 6}
     run_pipeline(other)
     assert capsys.readouterr().out.count("finished before, kept") == 1, "the candidates"
