@@ -51,8 +51,7 @@ class QwenReranker(Reranker):
     def __init__(self, settings: Mapping[str, Any], corpus: Corpus) -> None:
         super().__init__(settings, corpus)
         check_settings(settings)
-        is_here = settings["engine"] == "local"
-        self.is_trainable = is_here and settings["epochs"] > 0  # type: ignore[misc]
+        self.is_trainable = settings["engine"] == "local"
         name = f"qwen_{settings['scoring']}"
         fields = listwise.FIELDS if settings["scoring"] == "listwise" else pointwise.FIELDS
         self.template = template_of(name, settings["prompt"], fields)
@@ -117,8 +116,6 @@ class QwenReranker(Reranker):
         """
         if self.settings["engine"] == "server":
             raise UserError("a model behind a server is trained there; set engine to local")
-        if not self.is_trainable:
-            raise UserError("epochs is 0, so reranker qwen has nothing to train; raise epochs")
         rows, stops = _learnable(train), _learnable(valid)
         if rows is None:
             raise UserError(

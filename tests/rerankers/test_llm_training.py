@@ -201,13 +201,6 @@ def test_the_valid_loss_is_that_of_the_target_by_the_scores(folder):
     assert found == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
 
 
-def test_a_model_that_is_not_to_be_trained_is_left_alone_by_a_pipeline(tmp_path):
-    reranker = build_reranker("qwen", {"epochs": 0}, TinyCorpus())
-    assert not reranker.is_trainable
-    with pytest.raises(UserError, match="epochs is 0, so reranker qwen has nothing to train"):
-        reranker.fit(rows_of(3), None, tmp_path)
-
-
 def test_rows_from_which_nothing_is_learnt_are_an_error(folder, tmp_path):
     rows = replace(rows_of(3), targets=[["i99"]] * 3)
     with pytest.raises(UserError, match="no row has two candidates and a target among them"):

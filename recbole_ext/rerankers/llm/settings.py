@@ -19,9 +19,9 @@ CHOICES = {
 FROM_ONE = (
     *("max_length", "max_history", "max_title_tokens", "min_title_tokens", "prompt_batch_size"),
     *("suffix_batch_size", "lora_rank", "train_batch_size", "accumulation_steps", "stopping_step"),
-    *("n_negatives", "top_logprobs", "concurrency"),
+    *("epochs", "n_negatives", "top_logprobs", "concurrency"),
 )
-FROM_ZERO = ("epochs", "learning_rate", "weight_decay", "clip_grad_norm", "lora_alpha")
+FROM_ZERO = ("learning_rate", "weight_decay", "clip_grad_norm", "lora_alpha")
 OF_PROMPTS = (
     *("scoring", "max_length", "max_history", "max_title_tokens", "min_title_tokens", "shuffle"),
     *("window", "window_step", "seed"),
