@@ -38,9 +38,9 @@ from recbole_ext.types import UserError
 WEIGHTS = "vip5.pt"
 FROM_ONE = (
     *("n_visual_tokens", "adapter_reduction", "max_history", "prompt_batch_size"),
-    *("decode_batch_size", "train_batch_size", "accumulation_steps", "stopping_step"),
+    *("decode_batch_size", "epochs", "train_batch_size", "accumulation_steps", "stopping_step"),
 )
-FROM_ZERO = ("epochs", "learning_rate", "weight_decay", "warmup_ratio", "clip_grad_norm")
+FROM_ZERO = ("learning_rate", "weight_decay", "warmup_ratio", "clip_grad_norm")
 OF_WEIGHTS = ("n_visual_tokens", "adapter_reduction", "train_all")
 OF_TRAINING = (
     *("max_history", "epochs", "learning_rate", "weight_decay", "warmup_ratio"),
@@ -56,13 +56,13 @@ class VIP5Reranker(Reranker):
     """
 
     argument = "model"
+    is_trainable = True
 
     def __init__(self, settings: Mapping[str, Any], corpus: Corpus) -> None:
         super().__init__(settings, corpus)
         for key, least in [*((key, 1) for key in FROM_ONE), *((key, 0) for key in FROM_ZERO)]:
             if not settings[key] >= least:  # NaN too
                 raise UserError(f"{key} takes numbers from {least}, not {settings[key]}")
-        self.is_trainable = settings["epochs"] > 0
         if not settings["feature"]:
             raise UserError(
                 "vip5 reads vectors of pictures; set feature to the name of one (recbole-ext "
@@ -171,8 +171,6 @@ class VIP5Reranker(Reranker):
             UserError: No row has a target in the catalogue, or ``folder/training.pt`` is of
                 another training.
         """
-        if not self.is_trainable:
-            raise UserError("epochs is 0, so reranker vip5 has nothing to train; raise epochs")
         rows, stops = self._learnable(train), self._learnable(valid)
         if not rows:
             raise UserError(
