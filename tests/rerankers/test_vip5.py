@@ -228,7 +228,7 @@ def test_training_that_was_broken_off_goes_on(make, tmp_path):
         ({"model": "nowhere"}, "cannot load a T5 from '.*nowhere' .* give a folder"),
         ({"n_visual_tokens": 0}, "n_visual_tokens takes numbers from 1, not 0"),
         ({"epochs": 0}, "epochs takes numbers from 1, not 0"),
-        ({"learning_rate": float("nan")}, "learning_rate takes numbers from 0, not nan"),
+        ({"warmup_ratio": -0.1}, "warmup_ratio takes numbers from 0, not -0.1"),
         ({"max_history": 200}, "max_history 200 and n_visual_tokens 2 has 819 words, .* 512"),
     ],
 )
