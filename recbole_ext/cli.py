@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,17 @@ HELP = {
   images   downloads the pictures that a conversion found links of; goes on where it was stopped:
            recbole-ext images --links=data/beauty/images.csv --out=data/beauty/images
            what else there is to say:   recbole-ext images --help""",
+    "captions": """\
+  captions a model that reads pictures describes each item's:
+           recbole-ext captions --dataset=beauty --images=images/ --model=blip2-opt-2.7b
+           what else there is to say:   recbole-ext captions --help""",
+    "summaries": """\
+  summaries  the same from picture and text: what an item is, and whom it may suit:
+           recbole-ext summaries --dataset=beauty --images=images/ --model=qwen3-vl-2b""",
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
+HELPED = ("images", "candidates", "rerank", "captions", "summaries")
 _BODY = (
     "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130 interrupted."
 )
@@ -116,15 +124,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "features": _features,
         "convert": _convert,
         "images": _images,
+        "captions": partial(_pictured, "captions"),
+        "summaries": partial(_pictured, "summaries"),
         "doctor": _doctor,
     }
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    # what their functions say is their help, but that of the first word
-    asks = {"features": arguments[1:2], "convert": arguments[1:2]}
-    has_own = arguments[0] in ("images", "candidates", "rerank")
-    if not has_own and {"-h", "--help"} & {*asks.get(arguments[0], arguments[1:])}:
+    # those of functions have a help of their own; that of features and convert stands behind the
+    # first word
+    first = dict.fromkeys(("features", "convert"), arguments[1:2])
+    asks = {**first, **dict.fromkeys(HELPED, [])}.get(arguments[0], arguments[1:])
+    if any(argument in ("-h", "--help") for argument in asks):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
     try:
@@ -284,6 +295,12 @@ def _images(arguments: list[str]) -> int:
     from recbole_ext.data_commands.images import run
 
     return run(arguments)
+
+
+def _pictured(what: str, arguments: list[str]) -> int:
+    from recbole_ext.feature_commands.command import run_pictured
+
+    return run_pictured(what, arguments)
 
 
 def _candidates(arguments: list[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,32 @@ def tiny_settings(tiny_data_path: Path, tmp_path: Path) -> dict[str, Any]:
         "show_progress": False,
         "checkpoint_dir": str(tmp_path / "saved"),
     }
+
+
+@pytest.fixture(scope="session")
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Name -> folder of a tiny random model: qwen_vl, blip2, t5. Skips without transformers."""
+    import vision_models
+
+    @cache
+    def folder(name: str) -> str:
+        place = tmp_path_factory.mktemp("models") / name
+        return getattr(vision_models, f"save_{name}")(place)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of the items i0 to i9, of several sizes; that of i3 is damaged."""
+    from PIL import Image
+
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
+    for i in range(10):
+        values = rng.integers(0, 256, (12 + 4 * i, 20, 3), dtype=np.uint8)  # [H, W, 3]
+        Image.fromarray(values).save(folder / f"i{i}.png")
+    (folder / "i3.png").write_bytes(b"no picture")
+    return folder
 
 
 @pytest.fixture

@@ -123,14 +123,16 @@ def test_source_archive_has_what_the_makefile_reads(source):
     assert {name for name in named if not (source / name).is_file()} == set()
 
 
-def test_wheel_carries_the_package_and_the_yaml_files_and_nothing_else(wheel):
+def test_wheel_carries_the_package_its_prompts_and_the_yaml_files_and_nothing_else(wheel):
     expected = {
         f"recbole_ext/{p.relative_to(ROOT)}"
         for d in DATA_FOLDERS
         for p in (ROOT / d).rglob("*.yaml")
     }
     assert len(expected) > 5
-    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "recbole_ext").rglob("*.py")}
+    prompts = list((ROOT / "recbole_ext" / "rerankers" / "prompts").iterdir())
+    sources = [*prompts, *(ROOT / "recbole_ext").rglob("*.py")]
+    expected |= {str(path.relative_to(ROOT)) for path in sources}
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert inside == expected

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from recbole_ext.arguments import call, help_of
 from recbole_ext.feature_commands.images import encode_images
 from recbole_ext.feature_commands.look import inspect_feature
+from recbole_ext.feature_commands.pictured import write_captions, write_summaries
 from recbole_ext.feature_commands.texts import encode_texts
 from recbole_ext.feature_commands.vectors import export_vectors, import_vectors
 from recbole_ext.feature_commands.written import write_descriptions, write_profiles
@@ -21,6 +22,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export_vectors,
     "inspect": inspect_feature,
 }
+PICTURED: dict[str, Callable[..., None]] = {
+    "captions": write_captions,
+    "summaries": write_summaries,
+}
 
 
 def run(arguments: list[str]) -> int:
@@ -29,9 +34,17 @@ def run(arguments: list[str]) -> int:
     if what not in COMMANDS:
         hint = suggest(what, COMMANDS) if what else ""
         raise UserError(f"features: one of {', '.join(COMMANDS)} is meant, not '{what}'{hint}")
-    command = f"recbole-ext features {what}"
-    if any(argument in ("-h", "--help") for argument in rest):
-        print(help_of(COMMANDS[what], command))
+    return _do(COMMANDS[what], rest, f"recbole-ext features {what}")
+
+
+def run_pictured(what: str, arguments: list[str]) -> int:
+    """Do ``recbole-ext captions|summaries --key=value ...``."""
+    return _do(PICTURED[what], arguments, f"recbole-ext {what}")
+
+
+def _do(function: Callable[..., None], arguments: list[str], command: str) -> int:
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_of(function, command))
         return 0
-    call(COMMANDS[what], rest, command)
+    call(function, arguments, command)
     return 0

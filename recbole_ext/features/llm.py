@@ -35,11 +35,12 @@ class Writer(Protocol):
 
     source: Source
 
-    def write(self, prompts: Sequence[str]) -> list[Written]:
+    def write(self, prompts: Sequence[Any]) -> list[Written]:
         """Return what came of each prompt."""
 
 
-def _written(text: str | None, is_cut: bool, limit: Any) -> Written:
+def written(text: str | None, is_cut: bool, limit: Any) -> Written:
+    """Return what a text is worth: none where it is empty, with a flaw where it was cut off."""
     text = (text or "").strip()
     if not text:
         return Written(None, "the model wrote nothing")
@@ -75,7 +76,7 @@ class EndpointWriter:
 
     def _ask(self, prompt: str) -> Written | UserError:
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
-        n_tokens = tokens_of([prompt]) + self._most_written()
+        n_tokens = tokens_of([prompt]) + self._mostwritten()
         try:
             answer = self.endpoint.post("chat/completions", {**body, **self.settings}, n_tokens)
         except (BadRequest, ServerFailed) as error:  # of this prompt, until all fail
@@ -90,9 +91,9 @@ class EndpointWriter:
             ) from None
         if reason == "content_filter":
             return Written(None, "the server's content filter held the answer back")
-        return _written(text, reason == "length", self._most_written() or "the server's limit of")
+        return written(text, reason == "length", self._mostwritten() or "the server's limit of")
 
-    def _most_written(self) -> int:
+    def _mostwritten(self) -> int:
         return self.settings.get("max_tokens") or self.settings.get("max_completion_tokens") or 0
 
 
@@ -124,7 +125,7 @@ class LocalWriter:
         template_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer, self.model = _load(model, self.device)
+        self.tokenizer, self.model = load_language_model(model, self.device)
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.temperature, self.seed = temperature, seed
         self.template_settings = dict(template_settings or {})
@@ -168,13 +169,8 @@ class LocalWriter:
     @torch.no_grad()
     def _generate(self, asked: list[list[int]]) -> list[Written]:
         """Return what follows some prompts, padded on the left: the model goes on at the right."""
-        length = max(map(len, asked))
         padding = self.tokenizer.pad_token_id
-        ids = torch.full((len(asked), length), padding, device=self.device)  # [B, T]
-        mask = torch.zeros_like(ids)  # [B, T]
-        for row, tokens in enumerate(asked):
-            ids[row, length - len(tokens) :] = torch.tensor(tokens, device=self.device)
-            mask[row, length - len(tokens) :] = 1
+        ids, mask = left_padded(asked, padding, self.device)  # [B, T] each
         drawn = (
             {"do_sample": True, "temperature": self.temperature}
             if self.temperature
@@ -188,21 +184,47 @@ class LocalWriter:
             max_new_tokens=self.max_new_tokens,
             pad_token_id=padding,
             **drawn,
-        )[:, length:]  # [B, new]
+        )[:, ids.shape[1] :]  # [B, new]
         ends = self.model.generation_config.eos_token_id
-        is_cut = ~torch.isin(output, _ids(ends, output)).any(1)  # [B]
+        is_cut = ~torch.isin(output, ids_of(ends, output)).any(1)  # [B]
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
         pairs = zip(texts, is_cut.tolist(), strict=True)
-        return [_written(text, cut, self.max_new_tokens) for text, cut in pairs]
+        return [written(text, cut, self.max_new_tokens) for text, cut in pairs]
 
 
-def _ids(ends: int | list[int] | None, like: Tensor) -> Tensor:
+def left_padded(
+    rows: Sequence[Sequence[int]], padding: int, device: str | torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return rows of tokens that all end at the right, and where they are [B, T] each."""
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), padding, device=device)  # [B, T]
+    mask = torch.zeros_like(ids)  # [B, T]
+    for row, tokens in enumerate(rows):
+        ids[row, length - len(tokens) :] = torch.tensor(tokens, device=device)
+        mask[row, length - len(tokens) :] = 1
+    return ids, mask
+
+
+def ids_of(ends: int | list[int] | None, like: Tensor) -> Tensor:
     """Return the tokens that end a text as a tensor: a model has none, one or several."""
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     return torch.tensor(ends, dtype=like.dtype, device=like.device)  # [n]
 
 
-def _load(model: str, device: str) -> tuple[Any, Any]:
+def load_language_model(
+    model: str, device: str, *, dtype: str = "auto", **more: Any
+) -> tuple[Any, Any]:
+    """Return the tokenizer, which pads on the left, and a causal language model of transformers.
+
+    Args:
+        model: Folder, or name on the Hugging Face hub.
+        device: Where it runs.
+        dtype: Of its weights; ``auto`` as they were saved.
+        more: Given to the model's ``from_pretrained``.
+
+    Raises:
+        UserError: transformers is missing, or cannot load the model.
+    """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
@@ -210,10 +232,12 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
             "a local language model needs transformers: pip install 'recbole-ext[llm]'"
         ) from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        found: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-        found.to(device).eval()
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        found: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **more)
+        if "device_map" not in more:  # which places the weights as they are loaded
+            found.to(device)
+        found.eval()
+    except (OSError, ValueError, KeyError, ImportError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot load a language model from '{model}' ({words}); give the folder of one, or "

@@ -84,19 +84,23 @@ def profile_prompts(
 
 
 def description_prompts(
-    items: Mapping[str, Mapping[str, str]], *, template: str = DESCRIPTION
+    items: Mapping[str, Mapping[str, str]],
+    *,
+    template: str = DESCRIPTION,
+    where: str = "the template of descriptions",
 ) -> dict[str, str | None]:
     """Return the prompt of each item, ``None`` where all the fields in it are empty.
 
     Args:
         items: Item token -> field -> text, from ``read_atomic``.
         template: With ``{fields}``, all fields that are not empty, or with fields by their names.
+        where: What it is a template of, for errors.
 
     Raises:
         UserError: Naming the field of the template that the items do not have.
     """
     names = list(next(iter(items.values()), {}))
-    asking = Template(template, ["fields", *names], "the template of descriptions")
+    asking = Template(template, ["fields", *names], where)
     prompts: dict[str, str | None] = {}
     for item, row in items.items():
         filled = {name: text.strip() for name, text in row.items() if text.strip()}

@@ -1,8 +1,9 @@
 """Texts that a language model writes, kept by the hash of what was asked: none is paid for twice.
 
 A folder holds ``texts.parquet``, a row for each token of the last call (``token``, ``text``,
-``problem``, ``prompt_hash``, ``model``, ``cutoff``, ``date``), and ``written.parquet``, all texts
-that were ever written there. Each batch is a file of its own until they are merged.
+``problem``, ``prompt_hash``, ``model``, ``cutoff``, ``date`` and what columns were given), and
+``written.parquet``, all texts that were ever written there. Each batch is a file of its own until
+they are merged.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from recbole_ext.atomic import remove_leftovers, replacing
 from recbole_ext.features.encoded import text_hash
+from recbole_ext.features.kept_rows import KeptRows
 from recbole_ext.features.llm import Writer, Written
 from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError
@@ -50,10 +53,11 @@ class Texts:
 
 def write_texts(
     folder: str | Path,
-    prompts: Mapping[str, str | None],
+    prompts: Mapping[str, Any],
     writer: Writer,
     *,
     cutoffs: Mapping[str, float] | None = None,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
     batch_size: int = 16,
     confirm: Callable[[Sequence[str]], bool] | None = None,
     show_progress: bool = True,
@@ -65,9 +69,11 @@ def write_texts(
 
     Args:
         folder: Where to; may hold texts already.
-        prompts: Token -> prompt, ``None`` where there is nothing to ask.
+        prompts: Token -> prompt, ``None`` where there is nothing to ask. It is a text, or what the
+            writer takes and has all that counts in its ``str``: :class:`~.pictures.Shown`.
         writer: Writes them.
         cutoffs: Token -> time up to which interactions are in its prompt.
+        columns: Name -> token -> text, kept beside the texts.
         batch_size: Texts that are written, and kept, at a time.
         confirm: Prompts that are new -> whether to send them; asked before the first.
         show_progress: Whether there is a progress bar.
@@ -88,39 +94,39 @@ def write_texts(
         ) from error
     with sole_use(folder, what="the folder of texts"):
         remove_leftovers(folder)
-        return _write_new(folder, prompts, writer, cutoffs, batch_size, confirm, show_progress)
+        done = Done(folder, writer)
+        hashes = {token: done.hash_of(str(prompt)) for token, prompt in prompts.items() if prompt}
+        new = {h: prompts[token] for token, h in hashes.items() if h not in done.rows}
+        if new and confirm is not None and not confirm(list(map(str, new.values()))):
+            raise UserError(
+                f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes"
+            )
+        _write_new(done, new, writer, batch_size, show_progress)
+        table = _table(list(prompts), hashes, done, cutoffs, columns or {})
+        with replacing(folder / TEXTS) as path:
+            table.to_parquet(path, index=False)
+        done.merge()
+    _log(table, len(new))
+    known = None if cutoffs is None else {t: float(cutoffs[t]) for t in prompts if t in cutoffs}
+    return _texts(table, known, writer)
+
+
+def _texts(table: pd.DataFrame, cutoffs: dict[str, float] | None, writer: Writer) -> Texts:
+    texts = table["text"].astype(object).where(table["text"].notna(), None)
+    source = writer.source
+    note = f"texts written by {source.encoder} ({source.revision}), {json.dumps(source.settings)}"
+    return Texts(dict(zip(table["token"], texts, strict=True)), cutoffs, (note,))
 
 
 def _write_new(
-    folder: Path,
-    prompts: Mapping[str, str | None],
-    writer: Writer,
-    cutoffs: Mapping[str, float] | None,
-    batch_size: int,
-    confirm: Callable[[Sequence[str]], bool] | None,
-    show_progress: bool,
-) -> Texts:
-    done = Done(folder, writer)
-    hashes = {token: done.hash_of(prompt) for token, prompt in prompts.items() if prompt}
-    new = {h: str(prompts[token]) for token, h in hashes.items() if h not in done.rows}
-    if new and confirm is not None and not confirm(list(new.values())):
-        raise UserError(f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes")
+    done: Done, new: Mapping[str, Any], writer: Writer, batch_size: int, show_progress: bool
+) -> None:
     left = list(new.items())
     with tqdm(total=len(left), unit="text", disable=not show_progress) as bar:
         for begin in range(0, len(left), batch_size):
             batch = dict(left[begin : begin + batch_size])
             done.add(list(batch), writer.write(list(batch.values())))
             bar.update(len(batch))
-    table = _table(list(prompts), hashes, done, cutoffs)
-    with replacing(folder / TEXTS) as path:
-        table.to_parquet(path, index=False)
-    done.merge()
-    _log(table, len(new))
-    texts = table["text"].astype(object).where(table["text"].notna(), None)
-    known = None if cutoffs is None else {t: float(cutoffs[t]) for t in prompts if t in cutoffs}
-    source = writer.source
-    note = f"texts written by {source.encoder} ({source.revision}), {json.dumps(source.settings)}"
-    return Texts(dict(zip(table["token"], texts, strict=True)), known, (note,))
 
 
 def _table(
@@ -128,14 +134,16 @@ def _table(
     hashes: Mapping[str, str],
     done: Done,
     cutoffs: Mapping[str, float] | None,
+    columns: Mapping[str, Mapping[str, str]],
 ) -> pd.DataFrame:
     nothing = {"problem": "there is nothing to ask about it"}
     rows = []
     for token in tokens:
         row = done.row(hashes[token]) if token in hashes else nothing
-        rows.append({**row, "token": token, "cutoff": (cutoffs or {}).get(token)})
-    columns = ["token", "text", "problem", "prompt_hash", "model", "cutoff", "date"]
-    return pd.DataFrame(rows, columns=columns).astype({"cutoff": "float64"})
+        more = {name: by_token.get(token) for name, by_token in columns.items()}
+        rows.append({**row, "token": token, "cutoff": (cutoffs or {}).get(token), **more})
+    names = ["token", "text", "problem", "prompt_hash", "model", "cutoff", "date", *columns]
+    return pd.DataFrame(rows, columns=names).astype({"cutoff": "float64"})
 
 
 def _log(table: pd.DataFrame, n_new: int) -> None:
@@ -162,13 +170,11 @@ class Done:
     """
 
     def __init__(self, folder: Path, writer: Writer) -> None:
-        self.folder, self.model = folder, writer.source.encoder
+        self.model = writer.source.encoder
         self._key = writer.source.digest()
-        self.rows: dict[str, dict[str, str | None]] = {}  # texts, of every writer
+        self._kept = KeptRows(folder, ALL, COLUMNS, "its texts are written anew")
+        self.rows = self._kept.rows  # texts, of every writer
         self._failed: dict[str, dict[str, str | None]] = {}  # of this call
-        for path in [folder / ALL, *sorted(folder.glob("part-*.parquet"))]:
-            if path.is_file():
-                self.rows.update({str(row["prompt_hash"]): row for row in _read(path)})
 
     def hash_of(self, prompt: str) -> str:
         """Return the hash of a prompt and of what is to answer it."""
@@ -187,30 +193,8 @@ class Done:
         }
         texts = {h: row for h, row in rows.items() if row["text"] is not None}
         self._failed.update({h: row for h, row in rows.items() if h not in texts})
-        if texts:
-            name = text_hash("".join(texts))
-            self._write(self.folder / f"part-{name}.parquet", texts)
-        self.rows.update(texts)
+        self._kept.add(texts)
 
     def merge(self) -> None:
         """Put all texts into one file; only then are the parts deleted."""
-        parts = list(self.folder.glob("part-*.parquet"))
-        if parts:
-            self._write(self.folder / ALL, self.rows)
-        for part in parts:
-            part.unlink()
-
-    def _write(self, path: Path, rows: Mapping[str, dict[str, str | None]]) -> None:
-        with replacing(path) as temporary:
-            table = pd.DataFrame(list(rows.values()), columns=COLUMNS)
-            table.to_parquet(temporary, index=False)
-
-
-def _read(path: Path) -> list[dict[str, str | None]]:
-    try:
-        table = pd.read_parquet(path, columns=COLUMNS)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(
-            f"{path} is damaged ({error}); move it away, and its texts are written anew"
-        ) from error
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+        self._kept.merge()

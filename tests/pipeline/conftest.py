@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rerankers.tiny_llm import tiny_qwen  # noqa: F401 - a fixture
 from two_stage_help import runs  # noqa: F401 - a fixture
 
 from recbole_ext.pipeline.candidates import write_candidates

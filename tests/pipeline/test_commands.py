@@ -13,12 +13,14 @@ from conftest import ROOT
 
 from recbole_ext.arguments import options_of
 from recbole_ext.cli import main
+from recbole_ext.paths import reranker_yaml
 from recbole_ext.pipeline.candidates import read_candidates
 from recbole_ext.pipeline.candidates_command import candidates as candidates_command
 from recbole_ext.pipeline.manifest import read_manifest
 from recbole_ext.pipeline.rerank_arguments import _command
 from recbole_ext.pipeline.two_stage import read_plan
-from recbole_ext.rerankers.build import settings_of
+from recbole_ext.rerankers.build import reranker_files, settings_of
+from recbole_ext.settings_reading import parse_overrides, read_yaml
 
 
 @pytest.fixture
@@ -237,3 +239,19 @@ def test_every_command_in_the_pages_has_options_that_exist(page):
             key, _, value = argument.removeprefix("--").partition("=")
             assert key.partition(".")[0] in known, argument
             assert key != "reranker" or settings_of(value, {}) is not None, argument
+
+
+@pytest.mark.parametrize("name", reranker_files())
+def test_no_reranker_has_a_setting_that_the_command_takes_for_its_own(name):
+    assert not read_yaml(reranker_yaml(name)).keys() & options_of(_command()).keys()
+
+
+def test_the_commands_of_the_page_on_language_models_have_options_that_exist():
+    text = (ROOT / "docs" / "llm_rerankers.md").read_text(encoding="utf-8")
+    found = re.findall(r"recbole-ext rerank ((?:--\S+ ?)+)", text)
+    assert len(found) > 3
+    for line in found:
+        given = dict(one.removeprefix("--").split("=", 1) for one in line.split())
+        own = {key: value for key, value in given.items() if key not in options_of(_command())}
+        settings = parse_overrides([f"--{key}={value}" for key, value in own.items()])
+        settings_of(given["reranker"], settings)
