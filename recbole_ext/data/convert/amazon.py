@@ -25,7 +25,7 @@ class Amazon(RawFormat):
         item_key: Key of the product in its metadata.
         brand_key: And of its brand.
         category_key: And of its categories.
-        has_head: Whether the first line of a table names its columns.
+        head: First line of a table, where it names the columns.
     """
 
     item_columns = (
@@ -36,7 +36,7 @@ class Amazon(RawFormat):
     item_key: ClassVar[str] = "asin"
     brand_key: ClassVar[str] = "brand"
     category_key: ClassVar[str] = "categories"
-    has_head: ClassVar[bool] = False
+    head: ClassVar[str] = ""
 
     @classmethod
     def find(cls, source: Path) -> list[RawFormat]:
@@ -70,7 +70,7 @@ class Amazon(RawFormat):
         """Yield the ratings."""
         for path in self.interactions:
             if ".csv" in path.suffixes:
-                yield from lines(path, self.rating, head=self.has_head)
+                yield from lines(path, self.rating, head=self.head)
             else:
                 yield from lines(path, self.review)
 

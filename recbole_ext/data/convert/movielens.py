@@ -23,7 +23,7 @@ class MovieLens(RawFormat):
     Attributes:
         files: Names of the three.
         separator: Between the four cells of a rating.
-        head: Whether the first line of a file names columns.
+        heads: First lines of the three, where they name columns.
         encoding: Of movies and users.
     """
 
@@ -32,7 +32,7 @@ class MovieLens(RawFormat):
     )
     files: ClassVar[tuple[str, str, str]]
     separator: ClassVar[str]
-    head: ClassVar[bool] = False
+    heads: ClassVar[tuple[str, str, str]] = ("", "", "")
     encoding: ClassVar[str] = "latin-1"
 
     @classmethod
@@ -46,18 +46,18 @@ class MovieLens(RawFormat):
 
     def read_interactions(self, lines: Lines) -> Iterator[Interaction]:
         """Yield the ratings."""
-        return lines(self.interactions[0], self.rating, head=self.head)
+        return lines(self.interactions[0], self.rating, head=self.heads[0])
 
     def read_items(self, lines: Lines, wanted: Container[str]) -> Iterator[Described]:
         """Yield the movies."""
         if self.items:
-            rows = lines(self.items, self.movie, self.encoding, self.head)
+            rows = lines(self.items, self.movie, self.encoding, self.heads[1])
             yield from (row for row in rows if row.token in wanted)
 
     def read_users(self, lines: Lines, wanted: Container[str]) -> Iterator[Described]:
         """Yield the users."""
         if self.users:
-            rows = lines(self.users, self.user, self.encoding, self.head)
+            rows = lines(self.users, self.user, self.encoding, self.heads[2])
             yield from (row for row in rows if row.token in wanted)
 
     def rating(self, line: str) -> Interaction:

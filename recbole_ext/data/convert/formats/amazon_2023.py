@@ -29,7 +29,7 @@ class Format(Amazon):
     looked_for = "X.jsonl or X.csv or X.train.csv, X.valid.csv, X.test.csv (with meta_X.jsonl)"
     item_key = "parent_asin"
     brand_key = "store"
-    has_head = True
+    head = ",".join(COLUMNS)
 
     @classmethod
     def is_reviews(cls, head: Head) -> bool:
