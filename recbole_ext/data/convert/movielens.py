@@ -13,7 +13,7 @@ from recbole_ext.data.convert.text import cell, words
 
 USER_COLUMNS = ("age:token", "gender:token", "occupation:token", "zip_code:token")
 NO_GENRES = "(no genres listed)"
-_YEAR = re.compile(r"(.*?)\s*\((\d{4})(?:[-\u2013](?:\d{4})?)?\)\s*")
+_YEAR = re.compile(r"(.*?) ?\((\d{4})(?:[-\u2013](?:\d{4})?)?\)")
 """A title with its year, or years, as in "Babylon 5 (1994-1998)"."""
 
 
@@ -76,9 +76,10 @@ class MovieLens(RawFormat):
 
 def movie_row(item_id: str, title: str, genres: Iterable[str]) -> Described:
     """Return the row of a movie, with the year out of its title."""
+    title = cell(title)
     found = _YEAR.fullmatch(title)
     name, year = (found[1], found[2]) if found else (title, "")
-    return Described(token(item_id), (cell(name), year, words(map(cell, genres))))
+    return Described(token(item_id), (name, year, words(map(cell, genres))))
 
 
 def user_row(user_id: str, *cells: str) -> Described:

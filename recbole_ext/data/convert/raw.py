@@ -97,7 +97,10 @@ def number(value: Any) -> float:
     Raises:
         ValueError: It is no finite number, or far beyond all ratings and times.
     """
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    is_text = isinstance(value, str)
+    if is_text and ("_" in value or not value.isascii()):  # which Python would take for a number
+        raise ValueError(f"{value[:40]!r} is no number")
+    if is_text or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         found = float(value)
         if abs(found) < _LARGEST:  # NaN is not
             return found

@@ -103,13 +103,14 @@ def test_malformed_lines_are_counted_and_named(tmp_path):
         "1\t2\t3\tinf",
         b"\xff\t1\t1\t1",
         "1\tNA\t3\t4",  # RecBole would read it as missing
+        *("1\t2\t1_0\t4", "1\t2\t3\t\u0664"),  # Python takes them for numbers
     ]
     write(raw / "u.data", "1\t2\t3\t4", *bad, "", "2\t2\t3\t4")
     write(raw / "u.item", f"2|A (1990)||||{flags(1)}|1", f"2|A (1990)||||{flags(1)}")
     done = convert_files(raw, out, "movielens")
     assert len(rows(out / "ml.inter")) == 3
     ratings, movies = done.sources
-    assert (ratings["lines"], ratings["malformed"]) == (9, 7)
+    assert (ratings["lines"], ratings["malformed"]) == (11, 9)
     assert [one["line"] for one in ratings["first_malformed"]] == [2, 3, 4, 5, 6]
     reasons = [one["reason"] for one in ratings["first_malformed"]]
     assert (
