@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from recbole_ext.atomic import remove_leftovers, replacing
-from recbole_ext.features.fetching import Fetched, Refused
+from recbole_ext.features.fetching import Fetcher, Refused
 from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError
 
@@ -91,7 +91,7 @@ def read_links(path: Path, pictures: int) -> list[Link]:
 def download(
     links: list[Link],
     folder: Path,
-    fetch: Callable[[str], Fetched],
+    fetch: Fetcher,
     workers: int = 8,
     retry_gone: bool = False,
 ) -> int:
@@ -100,7 +100,7 @@ def download(
     Args:
         links: What is wanted.
         folder: Where to.
-        fetch: Gets an address (:class:`recbole_ext.features.fetching.Fetcher`).
+        fetch: Gets an address; of no use after an error.
         workers: Addresses at a time.
         retry_gone: Ask again for pictures that were not there (404, 410).
 
@@ -139,9 +139,7 @@ def problems_of(links: list[Link]) -> list[tuple[str, int]]:
     return Counter(link.problem for link in links if not link.file).most_common()
 
 
-def _each(
-    links: list[Link], folder: Path, fetch: Callable[[str], Fetched], workers: int
-) -> Iterator[None]:
+def _each(links: list[Link], folder: Path, fetch: Fetcher, workers: int) -> Iterator[None]:
     """Get the pictures, ``workers`` at a time, and yield after each."""
     with ThreadPoolExecutor(workers) as pool:
         running: set[Future[None]] = set()
@@ -153,11 +151,12 @@ def _each(
                 running.add(pool.submit(_get, link, folder, fetch))
             yield from (one.result() for one in running)
         except BaseException:
+            fetch.pace.stop()  # or who waits for a server would be waited for
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _get(link: Link, folder: Path, fetch: Callable[[str], Fetched]) -> None:
+def _get(link: Link, folder: Path, fetch: Fetcher) -> None:
     """Get one picture, and note what came of it."""
     try:
         found = fetch(link.url)
