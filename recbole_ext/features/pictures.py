@@ -12,7 +12,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -72,20 +72,23 @@ def read_links(path: Path, pictures: int) -> list[Link]:
     try:
         with open(path, encoding="utf-8", newline="") as stream:
             rows = csv.reader(stream)
-            if len(next(rows, [])) != 2:
+            head = next(rows, [])
+            if len(head) != 2 or "://" in head[1]:
                 raise UserError(f"{path}: the first line must name two columns, as in item_id,url")
             for row in rows:
                 if len(row) != 2 or not all(cell.strip() for cell in row):
                     raise UserError(
                         f"{path}, line {rows.line_num}: no token and address; correct it"
                     )
-                found.setdefault(row[0], {})[row[1].strip()] = None
+                urls = found.setdefault(row[0], {})
+                if len(urls) < pictures:  # others are not held
+                    urls[row[1].strip()] = None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         words = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}: {words}; name a conversion's images.csv") from None
     if not found:
         raise UserError(f"{path} has no row below its first line: there is nothing to download")
-    return [Link(token, url) for token, urls in found.items() for url in list(urls)[:pictures]]
+    return [Link(token, url) for token, urls in found.items() for url in urls]
 
 
 def download(
@@ -149,7 +152,7 @@ def _each(links: list[Link], folder: Path, fetch: Fetcher, workers: int) -> Iter
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     yield from (one.result() for one in done)
                 running.add(pool.submit(_get, link, folder, fetch))
-            yield from (one.result() for one in running)
+            yield from (one.result() for one in as_completed(running))
         except BaseException:
             fetch.pace.stop()  # or who waits for a server would be waited for
             pool.shutdown(wait=False, cancel_futures=True)

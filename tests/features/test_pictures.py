@@ -262,6 +262,7 @@ def test_ctrl_c_keeps_what_came(server, tmp_path, capsys, monkeypatch):
     ("text", "sentence"),
     [
         (None, "cannot read .*images.csv: No such file or directory; name a conversion's"),
+        ("B1,http://x\nB2,http://y\n", "first line must name two columns, as in item_id,url"),
         ("item_id\n", "first line must name two columns, as in item_id,url"),
         ("item_id,url\n", "has no row below its first line"),
         ("item_id,url\nB1,http://x\nB2\n", "line 3: no token and address"),
