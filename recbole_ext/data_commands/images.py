@@ -69,7 +69,8 @@ def download_images(links: str, out: str, manners: Manners, pictures: int = 1) -
     print(f"{folder / PICTURES}: {n:,} of {len(wanted):,} pictures, {n_new:,} of them new")
     for problem, count in problems_of(wanted)[:5]:
         print(f"  {count:,} without: {problem}")
-    print(f"encode them: recbole-ext features image --images={folder / PICTURES} --dataset=...")
+    if n:
+        print(f"encode them: recbole-ext features image --images={folder / PICTURES} --dataset=...")
 
 
 def run(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from recbole_ext.data.convert.amazon_files import Head, head_of, is_read, metadata_of
 from recbole_ext.data.convert.lines import Lines
-from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, number, token
+from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, cells, number, token
 from recbole_ext.data.convert.records import Record, from_json
 from recbole_ext.data.convert.text import flat, plain, price, words
 
@@ -76,7 +76,7 @@ class Amazon(RawFormat):
 
     def rating(self, line: str) -> Interaction:
         """Read a line of ratings alone: user, item, rating, time."""
-        user_id, item_id, rating, time = line.split(",")
+        user_id, item_id, rating, time = cells(line, ",", 4)
         return token(user_id), token(item_id), number(rating), number(time)
 
     def review(self, line: str) -> Interaction:

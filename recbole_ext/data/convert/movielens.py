@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from recbole_ext.data.convert.lines import Lines
-from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, number, token
+from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, cells, number, token
 from recbole_ext.data.convert.text import cell, words
 
 USER_COLUMNS = ("age:token", "gender:token", "occupation:token", "zip_code:token")
@@ -62,7 +62,7 @@ class MovieLens(RawFormat):
 
     def rating(self, line: str) -> Interaction:
         """Read a line of the first file."""
-        user_id, item_id, rating, time = line.split(self.separator)
+        user_id, item_id, rating, time = cells(line, self.separator, 4)
         return token(user_id), token(item_id), number(rating), number(time)
 
     def movie(self, line: str) -> Described:
@@ -82,9 +82,9 @@ def movie_row(item_id: str, title: str, genres: Iterable[str]) -> Described:
     return Described(token(item_id), (name, year, words(map(cell, genres))))
 
 
-def user_row(user_id: str, *cells: str) -> Described:
+def user_row(user_id: str, *more: str) -> Described:
     """Return the row of a user: age, gender, occupation, zip code."""
-    return Described(token(user_id), tuple(map(cell, cells)))
+    return Described(token(user_id), tuple(map(cell, more)))
 
 
 def genres_of(text: str) -> list[str]:

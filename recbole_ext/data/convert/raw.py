@@ -76,6 +76,18 @@ class RawFormat(ABC):
         return iter(())
 
 
+def cells(line: str, separator: str, n: int) -> list[str]:
+    """Return the cells of a line.
+
+    Raises:
+        ValueError: There are more or fewer.
+    """
+    found = line.split(separator)
+    if len(found) != n:
+        raise ValueError(f"{len(found)} cells instead of {n}")
+    return found
+
+
 def token(value: Any) -> str:
     """Return an id as an atomic file can hold it.
 

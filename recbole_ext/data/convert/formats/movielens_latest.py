@@ -11,7 +11,8 @@ from collections.abc import Container, Iterator
 
 from recbole_ext.data.convert.lines import Lines
 from recbole_ext.data.convert.movielens import MovieLens, genres_of, movie_row
-from recbole_ext.data.convert.raw import Described, token
+from recbole_ext.data.convert.raw import Described, cells, token
+from recbole_ext.data.convert.text import cell
 
 LINKS = "movieId,imdbId,tmdbId"
 """First line of ``links.csv``."""
@@ -47,5 +48,5 @@ class Format(MovieLens):
 
 
 def _link(line: str) -> tuple[str, tuple[str, str]]:
-    item_id, imdb_id, tmdb_id = line.split(",")
-    return token(item_id), (imdb_id.strip(), tmdb_id.strip())
+    item_id, imdb_id, tmdb_id = cells(line, ",", 3)
+    return token(item_id), (cell(imdb_id), cell(tmdb_id))
