@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(folder: Path, names: Collection[str]) -> Iterator[Path]:
+def replacing_folder(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Give an empty folder to write files in; at the end they are those of ``folder``.
 
     A new folder appears with all of them at once. In one that is there each file is replaced, those
@@ -63,13 +63,16 @@ def replacing_folder(folder: Path, names: Collection[str]) -> Iterator[Path]:
     is touched. What a killed process left is cleared by the next one.
 
     Args:
-        folder: The folder; the temporary one is its sibling, ``.<name>.partial``.
-        names: All files that may be written.
+        folder: The folder, or a link to it; the temporary one is its sibling, ``.<name>.partial``.
+        names: All files that may be written. The last is there only with all others: of files that
+            are replaced it goes first and comes last.
 
     Raises:
         UserError: Another process writes it too, the disk is full or it cannot be written.
     """
+    folder = Path(os.path.realpath(folder))
     partial = folder.with_name(f".{folder.name}.partial")
+    new = [parent for parent in folder.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with sole_use(partial, what="the temporary folder"):
@@ -79,6 +82,9 @@ def replacing_folder(folder: Path, names: Collection[str]) -> Iterator[Path]:
                 _move(partial, folder, names)
             except BaseException:  # Ctrl-C too
                 shutil.rmtree(partial, ignore_errors=True)
+                for parent in new:
+                    with suppress(OSError):  # somebody else has begun to use it
+                        parent.rmdir()
                 raise
     except OSError as error:
         raise UserError(
@@ -92,20 +98,22 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _move(partial: Path, folder: Path, names: Collection[str]) -> None:
+def _move(partial: Path, folder: Path, names: Sequence[str]) -> None:
     """Make what was written ``folder``, or its files those of ``folder``."""
-    written = sorted(path for path in partial.iterdir() if path.name != LOCK)
-    for path in written:
-        with open(path, "rb+") as stream:
+    written = {path.name for path in partial.iterdir()} - {LOCK}
+    for name in sorted(written):
+        with open(partial / name, "rb+") as stream:
             os.fsync(stream.fileno())
     if not folder.exists():
         (partial / LOCK).unlink(missing_ok=True)
         os.rename(partial, folder)
     else:
-        for path in written:
-            os.replace(path, folder / path.name)
-        for name in set(names) - {path.name for path in written}:
-            (folder / name).unlink(missing_ok=True)
+        (folder / names[-1]).unlink(missing_ok=True)
+        for name in names:
+            if name in written:
+                os.replace(partial / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
         _sync_folder(folder)
         shutil.rmtree(partial, ignore_errors=True)
     _sync_folder(folder.parent)

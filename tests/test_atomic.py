@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,40 @@ def test_after_an_error_a_folder_is_what_it_was(tmp_path: Path, error: BaseExcep
             raise error
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert texts(tmp_path / "x") == {"a": "old"}
+
+
+def test_after_an_error_there_is_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for parents in ("there", "new/deep"):
+        with pytest.raises(ValueError), replacing_folder(tmp_path / parents / "x", ["a"]):
+            raise ValueError
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_to_a_folder_stays_one(tmp_path: Path, is_there: bool) -> None:
+    """The folder may be on another disk, to which nothing can be renamed from here."""
+    target = tmp_path / "disk" / "x"
+    if is_there:
+        target.mkdir(parents=True)
+    (tmp_path / "x").symlink_to(target)
+    fill(tmp_path / "x", {"a": "new"})
+    assert (tmp_path / "x").is_symlink() and texts(target) == {"a": "new"}
+    assert [path.name for path in target.parent.iterdir()] == ["x"]
+
+
+def test_the_last_name_is_there_only_with_all_others(tmp_path: Path, monkeypatch: Any) -> None:
+    """What is killed while it replaces files has no manifest: neither the new nor the old one."""
+    fill(tmp_path / "x", {"a": "old", "c": "old"})
+    replace, moved = os.replace, []
+
+    def killed(source: Path, target: Path) -> None:
+        moved.append(Path(target).name)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "x", {"c": "new", "b": "new", "a": "new"})
+    assert moved == ["a", "b"] and texts(tmp_path / "x") == {"a": "new"}

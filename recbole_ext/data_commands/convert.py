@@ -68,6 +68,8 @@ def command_of(family: str) -> Callable[..., None]:
             name: Of the dataset, where out is the folder of all datasets: it goes to out/name.
             overwrite: Replace the files of an earlier conversion.
         """
+        if not source:
+            raise UserError("--source is empty; name the folder with the raw files")
         folder = folder_of(out, name)
         raw = find_raw(family, Path(source))
         try:
@@ -83,7 +85,7 @@ def command_of(family: str) -> Callable[..., None]:
     return convert_raw
 
 
-def folder_of(out: str, name: str) -> Path:
+def folder_of(out: str, name: str = "") -> Path:
     """Return the dataset's folder, whose name is the dataset's, as RecBole wants it.
 
     Raises:
@@ -98,6 +100,8 @@ def folder_of(out: str, name: str) -> Path:
     folder = folder / name if name and folder.name != name else folder
     if not folder.name or folder.name == "..":
         folder = folder.resolve()
+    if not folder.name:  # the root has none
+        return folder_of("")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {folder} is a file; name a folder")
     return folder

@@ -26,6 +26,7 @@ class Manners:
         retries: Tries after the first, where the server is busy or does not answer.
         max_mib: A larger picture is refused.
         retry_gone: Ask again for pictures that were not there (404, 410) last time.
+        local_servers: Ask servers of one's own network too, which a list may name by mischief.
     """
 
     requests_per_second: float = 5.0
@@ -33,6 +34,7 @@ class Manners:
     retries: int = 3
     max_mib: float = 20.0
     retry_gone: bool = False
+    local_servers: bool = False
 
     def __post_init__(self) -> None:
         at_least(1, workers=self.workers)
@@ -57,7 +59,8 @@ def download_images(links: str, out: str, manners: Manners, pictures: int = 1) -
         raise UserError("--out is empty; name a folder for the pictures")
     wanted, folder = read_links(Path(links), pictures), Path(out)
     pace = Pace(requests_per_minute=60 * manners.requests_per_second)
-    fetch = Fetcher(pace, int(manners.max_mib * 2**20), manners.retries)
+    largest = int(manners.max_mib * 2**20)
+    fetch = Fetcher(pace, largest, manners.retries, manners.local_servers)
     try:
         n_new = download(wanted, folder, fetch, manners.workers, manners.retry_gone)
     except KeyboardInterrupt:
@@ -66,7 +69,8 @@ def download_images(links: str, out: str, manners: Manners, pictures: int = 1) -
     print(f"{folder / PICTURES}: {n:,} of {len(wanted):,} pictures, {n_new:,} of them new")
     for problem, count in problems_of(wanted)[:5]:
         print(f"  {count:,} without: {problem}")
-    print(f"encode them: recbole-ext features image --images={folder / PICTURES} --dataset=...")
+    if n:
+        print(f"encode them: recbole-ext features image --images={folder / PICTURES} --dataset=...")
 
 
 def run(arguments: list[str]) -> int:

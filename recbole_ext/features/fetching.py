@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -21,10 +22,14 @@ from urllib.request import (
 )
 
 from recbole_ext.features.pace import Pace
+from recbole_ext.features.public_hosts import NotPublic, PublicHTTPHandler, PublicHTTPSHandler
 from recbole_ext.features.retrying import Again, GaveUp, reason_of, retry_after, with_retries
 
 TIMEOUT = 30.0
 """Seconds without a byte after which an answer is given up."""
+LONGEST_ANSWER = 300.0
+"""Seconds after which it is too, though now and then a byte came."""
+BLOCK = 1 << 16
 SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     (".jpg", lambda data: data.startswith(b"\xff\xd8\xff")),
     (".png", lambda data: data.startswith(b"\x89PNG\r\n\x1a\n")),
@@ -60,13 +65,18 @@ class Fetcher:
         pace: Limit of the requests, tries counted.
         max_bytes: A larger picture is refused.
         max_retries: Tries after the first, on 429, 5xx and where no answer comes.
+        local_servers: Whether servers of one's own network are asked too.
     """
 
-    def __init__(self, pace: Pace, max_bytes: int, max_retries: int = 3) -> None:
+    def __init__(
+        self, pace: Pace, max_bytes: int, max_retries: int = 3, local_servers: bool = False
+    ) -> None:
         self.pace, self.max_bytes, self.max_retries = pace, max_bytes, max_retries
         self._opener = OpenerDirector()  # none for file:, ftp: and data:, where a redirect may lead
+        public = (PublicHTTPHandler, PublicHTTPSHandler)
         for handler in (
-            *(ProxyHandler, UnknownHandler, HTTPHandler, HTTPSHandler),
+            *(ProxyHandler, UnknownHandler),
+            *((HTTPHandler, HTTPSHandler) if local_servers else public),
             *(HTTPDefaultErrorHandler, HTTPRedirectHandler, HTTPErrorProcessor),
         ):
             self._opener.add_handler(handler())
@@ -93,6 +103,8 @@ class Fetcher:
         except HTTPError as error:
             with error:
                 self._explain(error)
+        except NotPublic as error:
+            raise Refused(str(error)) from None
         except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, ValueError) or "unknown url type" in str(error):
                 raise Refused(f"cannot be asked for ({reason_of(error)})") from None
@@ -100,17 +112,21 @@ class Fetcher:
             raise Again(f"no answer ({reason_of(error)})", for_all=False) from None
 
     def _read(self, answer: Any) -> bytes:
-        kind = answer.headers.get_content_type()
-        if not kind.startswith("image/") and kind != "application/octet-stream":
+        kind, began = answer.headers.get_content_type(), time.monotonic()
+        if not kind.startswith("image/") and not kind.endswith("/octet-stream"):
             raise Refused(f"{kind}, no picture")
         size = answer.headers.get("Content-Length")
         size = int(size) if size and size.isdecimal() else None
         if size is None or size <= self.max_bytes:
-            data = answer.read(self.max_bytes + 1)
+            data = bytearray()
+            while len(data) <= self.max_bytes and (part := answer.read1(BLOCK)):
+                data += part
+                if time.monotonic() - began > LONGEST_ANSWER:
+                    raise Refused(f"it takes longer than {LONGEST_ANSWER:g} s")
             if size is not None and len(data) < size:
                 raise Again("cut off on the way", for_all=False)
             if len(data) <= self.max_bytes:
-                return data
+                return bytes(data)
         raise Refused(f"larger than {self.max_bytes / 2**20:g} MiB")
 
     def _explain(self, error: HTTPError) -> NoReturn:
@@ -127,7 +143,7 @@ class Fetcher:
 def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts.hostname
     except ValueError:
         pass

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from recbole_ext.types import UserError
 
 
+class Stopped(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Pace:
     """Lets requests start evenly spaced, so that no minute has more of them than allowed.
 
@@ -16,7 +20,7 @@ class Pace:
         requests_per_minute: ``None`` for no limit.
         tokens_per_minute: ``None`` for no limit.
         clock: Seconds that only grow.
-        sleep: Waits for some seconds.
+        sleep: Waits for some seconds; by default until :meth:`stop`, at the longest.
 
     Raises:
         UserError: A limit is not above 0.
@@ -27,7 +31,7 @@ class Pace:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         limits = {
             "requests_per_minute": requests_per_minute,
@@ -38,7 +42,8 @@ class Pace:
                 raise UserError(f"{name} takes a number above 0, or nothing for no limit")
         self._per_request = 60 / requests_per_minute if requests_per_minute else 0.0
         self._per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
-        self._clock, self._sleep = clock, sleep
+        self._stopped = threading.Event()
+        self._clock, self._sleep = clock, sleep or self._stopped.wait
         self._free = clock()  # when the next request may start
         self._lock = threading.Lock()
 
@@ -47,8 +52,13 @@ class Pace:
 
         Args:
             n_tokens: Counted or estimated.
+
+        Raises:
+            Stopped: After :meth:`stop`.
         """
         while True:  # whoever slept looks again: meanwhile another may have started, or held all
+            if self._stopped.is_set():
+                raise Stopped
             with self._lock:
                 left = self._free - self._clock()
                 if left <= 0:
@@ -65,3 +75,7 @@ class Pace:
     def rest(self, seconds: float) -> None:
         """Wait some seconds alone; others may start meanwhile."""
         self._sleep(seconds)
+
+    def stop(self) -> None:
+        """Wake all who wait, and let no request start any more."""
+        self._stopped.set()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from recbole_ext.atomic import remove_leftovers, replacing
-from recbole_ext.features.fetching import Fetched, Refused
+from recbole_ext.features.fetching import Fetcher, Refused
 from recbole_ext.locks import sole_use
 from recbole_ext.types import UserError
 
@@ -72,26 +72,29 @@ def read_links(path: Path, pictures: int) -> list[Link]:
     try:
         with open(path, encoding="utf-8", newline="") as stream:
             rows = csv.reader(stream)
-            if len(next(rows, [])) != 2:
+            head = next(rows, [])
+            if len(head) != 2 or "://" in head[1]:
                 raise UserError(f"{path}: the first line must name two columns, as in item_id,url")
             for row in rows:
                 if len(row) != 2 or not all(cell.strip() for cell in row):
                     raise UserError(
                         f"{path}, line {rows.line_num}: no token and address; correct it"
                     )
-                found.setdefault(row[0], {})[row[1].strip()] = None
+                urls = found.setdefault(row[0], {})
+                if len(urls) < pictures:  # others are not held
+                    urls[row[1].strip()] = None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         words = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}: {words}; name a conversion's images.csv") from None
     if not found:
         raise UserError(f"{path} has no row below its first line: there is nothing to download")
-    return [Link(token, url) for token, urls in found.items() for url in list(urls)[:pictures]]
+    return [Link(token, url) for token, urls in found.items() for url in urls]
 
 
 def download(
     links: list[Link],
     folder: Path,
-    fetch: Callable[[str], Fetched],
+    fetch: Fetcher,
     workers: int = 8,
     retry_gone: bool = False,
 ) -> int:
@@ -100,7 +103,7 @@ def download(
     Args:
         links: What is wanted.
         folder: Where to.
-        fetch: Gets an address (:class:`recbole_ext.features.fetching.Fetcher`).
+        fetch: Gets an address; of no use after an error.
         workers: Addresses at a time.
         retry_gone: Ask again for pictures that were not there (404, 410).
 
@@ -139,9 +142,7 @@ def problems_of(links: list[Link]) -> list[tuple[str, int]]:
     return Counter(link.problem for link in links if not link.file).most_common()
 
 
-def _each(
-    links: list[Link], folder: Path, fetch: Callable[[str], Fetched], workers: int
-) -> Iterator[None]:
+def _each(links: list[Link], folder: Path, fetch: Fetcher, workers: int) -> Iterator[None]:
     """Get the pictures, ``workers`` at a time, and yield after each."""
     with ThreadPoolExecutor(workers) as pool:
         running: set[Future[None]] = set()
@@ -151,13 +152,14 @@ def _each(
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     yield from (one.result() for one in done)
                 running.add(pool.submit(_get, link, folder, fetch))
-            yield from (one.result() for one in running)
+            yield from (one.result() for one in as_completed(running))
         except BaseException:
+            fetch.pace.stop()  # or who waits for a server would be waited for
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _get(link: Link, folder: Path, fetch: Callable[[str], Fetched]) -> None:
+def _get(link: Link, folder: Path, fetch: Fetcher) -> None:
     """Get one picture, and note what came of it."""
     try:
         found = fetch(link.url)

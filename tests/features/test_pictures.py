@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import logging
+import time
 
 import pytest
 
 from recbole_ext.cli import main
+from recbole_ext.features import fetching
 from recbole_ext.features.fetching import Fetcher, Refused
 from recbole_ext.features.images import open_image, read_images
 from recbole_ext.features.pace import Pace
@@ -25,7 +27,8 @@ def server(monkeypatch):
 
 @pytest.fixture
 def fetch(clock):
-    return Fetcher(Pace(clock=clock, sleep=clock.sleep), max_bytes=5000, max_retries=2)
+    pace = Pace(clock=clock, sleep=clock.sleep)
+    return Fetcher(pace, max_bytes=5000, max_retries=2, local_servers=True)
 
 
 def links_file(place, *rows):
@@ -110,13 +113,21 @@ def test_what_is_no_picture_is_refused(server, fetch):
     assert refused(fetch, server.put("/f", large, "image/bmp", **unsaid)).startswith("larger than")
     assert fetch(server.put("/g", picture("GIF"), "application/octet-stream")).suffix == ".gif"
     assert fetch(server.put("/h", picture("WEBP"), "image/jpeg")).suffix == ".webp"
+    assert fetch(server.put("/i", picture("PNG"), "binary/octet-stream")).suffix == ".png"  # S3
     assert all(n == 1 for n in server.asked.values())
 
 
 def test_addresses_and_redirects_lead_to_http_alone(server, fetch, tmp_path):
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(picture())
-    for url in (f"file://{secret}", "ftp://x/a.jpg", "/a.jpg", "http://[::1/a", "data:image/png,x"):
+    for url in (
+        f"file://{secret}",
+        "ftp://x/a.jpg",
+        "/a.jpg",
+        "http://[::1/a",
+        "data:image/png,x",
+        "http://a:b/c",
+    ):
         assert refused(fetch, url) == "no address that begins with http:// or https://"
     for number, place in enumerate((f"file://{secret}", "ftp://127.0.0.1:1/a.jpg", "data:,x")):
         server.answers[f"/{number}"] = (302, {"Location": place}, b"")
@@ -126,6 +137,49 @@ def test_addresses_and_redirects_lead_to_http_alone(server, fetch, tmp_path):
     assert fetch(f"{server.url}/moved").suffix == ".jpg"
     server.answers["/loop"] = (302, {"Location": "/loop"}, b"")
     assert "infinite loop" in refused(fetch, f"{server.url}/loop")
+
+
+def test_servers_of_ones_own_network_are_asked_only_on_demand(server, clock):
+    """A list of addresses, or a redirect, is written by others."""
+    address = server.put("/a", picture())
+    fetch = Fetcher(Pace(clock=clock, sleep=clock.sleep), 5000)
+    port = server.url.rpartition(":")[2]
+    for one in (address, address.replace("127.0.0.1", "localhost")):
+        assert refused(fetch, one) == "a server of one's own network (127.0.0.1)"
+    assert refused(fetch, f"https://127.0.0.1:{port}/a") == refused(fetch, address)
+    assert not server.asked
+
+
+def test_through_a_proxy_the_proxy_may_be_of_ones_own_network(server, clock, monkeypatch):
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", server.url)
+    server.answers["http://pictures.invalid/a"] = (200, {"Content-Type": "image/png"}, picture())
+    fetch = Fetcher(Pace(clock=clock, sleep=clock.sleep), 5000)
+    assert fetch("http://pictures.invalid/a").suffix == ".jpg"
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server, fetch, monkeypatch):
+    address = server.put("/a", picture())
+    monkeypatch.setattr(fetching, "LONGEST_ANSWER", -1.0)
+    assert refused(fetch, address) == "it takes longer than -1 s" and server.asked["/a"] == 1
+
+
+def test_ctrl_c_does_not_wait_for_those_who_wait(server, tmp_path):
+    """A worker that a server has asked to wait would go on, and hold the end up for minutes."""
+    server.answers["/busy"] = (429, {"Retry-After": "5"}, b"")
+    links = read_links(links_file(tmp_path, ("B1", server.url + "/busy"), ("B2", "stop")), 1)
+
+    class Interrupted(Fetcher):
+        def __call__(self, url):
+            if url != "stop":
+                return super().__call__(url)
+            while not server.asked["/busy"]:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(links, tmp_path / "out", Interrupted(Pace(), 5000, local_servers=True), 2)
+    assert server.asked["/busy"] == 1 and len(table(tmp_path / "out")) == 2
 
 
 def test_a_server_that_is_busy_holds_everybody_and_a_broken_one_only_its_own(
@@ -151,7 +205,8 @@ def test_a_server_that_is_busy_holds_everybody_and_a_broken_one_only_its_own(
 
 def test_the_limit_holds_for_all_workers(server, clock, tmp_path):
     rows = [(f"B{i}", server.put(f"/{i}", picture())) for i in range(12)]
-    fetch = Fetcher(Pace(60 * 4, clock=clock, sleep=clock.sleep), 5000)
+    pace = Pace(60 * 4, clock=clock, sleep=clock.sleep)
+    fetch = Fetcher(pace, 5000, local_servers=True)
     began = clock.now
     assert download(read_links(links_file(tmp_path, *rows), 1), tmp_path / "out", fetch, 1) == 12
     assert clock.now - began == pytest.approx(11 / 4)
@@ -171,8 +226,8 @@ def test_what_a_killed_call_left_is_known_without_its_table(server, fetch, tmp_p
 def test_the_command(server, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     links_file(tmp_path, ("B1", server.put("/1.jpg", picture())), ("B2", server.url + "/2.jpg"))
-    fast = "--requests_per_second=1000"
-    assert main(["images", "--links=.", "--out=pictures", fast]) == 0
+    fast = ["--requests_per_second=1000", "--local_servers"]
+    assert main(["images", "--links=.", "--out=pictures", *fast]) == 0
     said = capsys.readouterr().out
     assert "pictures/pictures.csv: 1 of 2 pictures, 1 of them new\n  1 without: 404" in said
     assert "recbole-ext features image --images=pictures/pictures.csv" in said
@@ -195,6 +250,7 @@ def test_ctrl_c_keeps_what_came(server, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(Fetcher, "__call__", interrupted)
     arguments = ["images", "--links=.", "--out=out", "--workers=1", "--requests_per_second=1000"]
+    arguments.append("--local_servers")
     assert main(arguments) == 130
     assert "interrupted; what came is kept: the same command goes on" in capsys.readouterr().err
     assert [bool(row["file"]) for row in table(tmp_path / "out")] == [True, True, False]
@@ -206,6 +262,7 @@ def test_ctrl_c_keeps_what_came(server, tmp_path, capsys, monkeypatch):
     ("text", "sentence"),
     [
         (None, "cannot read .*images.csv: No such file or directory; name a conversion's"),
+        ("B1,http://x\nB2,http://y\n", "first line must name two columns, as in item_id,url"),
         ("item_id\n", "first line must name two columns, as in item_id,url"),
         ("item_id,url\n", "has no row below its first line"),
         ("item_id,url\nB1,http://x\nB2\n", "line 3: no token and address"),

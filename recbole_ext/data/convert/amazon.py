@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from recbole_ext.data.convert.amazon_files import Head, head_of, is_read, metadata_of
 from recbole_ext.data.convert.lines import Lines
-from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, number, token
+from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, cells, number, token
 from recbole_ext.data.convert.records import Record, from_json
 from recbole_ext.data.convert.text import flat, plain, price, words
 
@@ -25,7 +25,7 @@ class Amazon(RawFormat):
         item_key: Key of the product in its metadata.
         brand_key: And of its brand.
         category_key: And of its categories.
-        has_head: Whether the first line of a table names its columns.
+        head: First line of a table, where it names the columns.
     """
 
     item_columns = (
@@ -36,7 +36,7 @@ class Amazon(RawFormat):
     item_key: ClassVar[str] = "asin"
     brand_key: ClassVar[str] = "brand"
     category_key: ClassVar[str] = "categories"
-    has_head: ClassVar[bool] = False
+    head: ClassVar[str] = ""
 
     @classmethod
     def find(cls, source: Path) -> list[RawFormat]:
@@ -70,13 +70,13 @@ class Amazon(RawFormat):
         """Yield the ratings."""
         for path in self.interactions:
             if ".csv" in path.suffixes:
-                yield from lines(path, self.rating, head=self.has_head)
+                yield from lines(path, self.rating, head=self.head)
             else:
                 yield from lines(path, self.review)
 
     def rating(self, line: str) -> Interaction:
         """Read a line of ratings alone: user, item, rating, time."""
-        user_id, item_id, rating, time = line.split(",")
+        user_id, item_id, rating, time = cells(line, ",", 4)
         return token(user_id), token(item_id), number(rating), number(time)
 
     def review(self, line: str) -> Interaction:

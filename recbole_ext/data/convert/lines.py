@@ -10,12 +10,12 @@ import hashlib
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from tqdm import tqdm
 
@@ -25,6 +25,8 @@ T = TypeVar("T")
 SHOWN = 5
 """Malformed lines of a file that are named."""
 BLOCK = 1 << 20
+LONGEST = 8 << 20
+"""Bytes of a line that is read; a longer one is none, and might be all that memory holds."""
 BOM = b"\xef\xbb\xbf"
 _BAD = (ValueError, KeyError, TypeError, OverflowError)
 """What reading a malformed line raises."""
@@ -64,7 +66,7 @@ class Lines:
         self.notes: Counter[str] = Counter()
 
     def __call__(
-        self, path: Path, parse: Callable[[str], T], encoding: str = "utf-8", head: bool = False
+        self, path: Path, parse: Callable[[str], T], encoding: str = "utf-8", head: str = ""
     ) -> Iterator[T]:
         """Yield what ``parse`` makes of each line; a line at which it fails is counted.
 
@@ -72,21 +74,25 @@ class Lines:
             path: Of the file; ``.gz`` is unpacked on the way.
             parse: Raises ``ValueError`` and the like at a malformed line.
             encoding: Of the text; a line that is none is malformed.
-            head: Whether the first line names columns.
+            head: What a first line that names columns begins with; empty where there is none.
 
         Raises:
-            UserError: The file cannot be read to its end, or all of its lines are malformed.
+            UserError: The file cannot be read to its end, its first line names other columns, or
+                all of its lines are malformed.
         """
         seen = RawFile(path.name)
         self.files.append(seen)
         with _opened(path, seen) as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(_bounded(stream), 1):
                 line = line.removeprefix(BOM) if number == 1 else line
-                if (head and number == 1) or not line.strip():
+                if head and number == 1:
+                    _check_head(path, line, head)
+                    continue
+                if not line.strip():
                     continue
                 seen.lines += 1
                 try:
-                    found = parse(line.decode(encoding).rstrip("\r\n"))
+                    found = parse(_decoded(line, encoding))
                 except _BAD as error:
                     seen.malformed += 1
                     if seen.malformed <= SHOWN:
@@ -105,15 +111,40 @@ class Lines:
         return [asdict(one) for one in self.files]
 
 
-def first_lines(path: Path, n: int, encoding: str = "utf-8") -> list[str]:
-    """Return the first lines of a file, with what is no text replaced."""
+def first_lines(path: Path, n: int, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the first lines of a file, with what is no text replaced."""
     with _opened(path) as stream:
-        some = list(islice(stream, n))
-    return [line.removeprefix(BOM).decode(encoding, "replace").strip() for line in some]
+        for line in islice(_bounded(stream), n):
+            yield line.removeprefix(BOM).decode(encoding, "replace").strip()
+
+
+def _bounded(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines; of one that is too long its beginning, which is too long as well."""
+    while line := stream.readline(LONGEST + 1):
+        rest = line
+        while len(rest) > LONGEST and not rest.endswith(b"\n"):
+            rest = stream.readline(LONGEST + 1)
+        yield line
+
+
+def _decoded(line: bytes, encoding: str) -> str:
+    if len(line) > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST} bytes")
+    return line.decode(encoding).rstrip("\r\n")
+
+
+def _check_head(path: Path, line: bytes, head: str) -> None:
+    """Refuse columns in another order, and a first line that is one of the data."""
+    found = line.decode("utf-8", "replace").strip()
+    if not found.startswith(head):
+        raise UserError(
+            f"{path}: its first line is {found[:80]!r}, not {head}; put that line first, and the "
+            "columns in this order"
+        )
 
 
 @contextmanager
-def _opened(path: Path, seen: RawFile | None = None) -> Iterator[Iterable[bytes]]:
+def _opened(path: Path, seen: RawFile | None = None) -> Iterator[BinaryIO]:
     """Open a file for its lines; ``seen`` learns its size and digest when all of it was read."""
     digest = hashlib.sha256()
     try:

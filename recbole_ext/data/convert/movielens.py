@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from recbole_ext.data.convert.lines import Lines
-from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, number, token
+from recbole_ext.data.convert.raw import Described, Interaction, RawFormat, cells, number, token
 from recbole_ext.data.convert.text import cell, words
 
 USER_COLUMNS = ("age:token", "gender:token", "occupation:token", "zip_code:token")
 NO_GENRES = "(no genres listed)"
-_YEAR = re.compile(r"(.*?)\s*\((\d{4})(?:[-\u2013](?:\d{4})?)?\)\s*")
+_YEAR = re.compile(r"(.*?) ?\((\d{4})(?:[-\u2013](?:\d{4})?)?\)")
 """A title with its year, or years, as in "Babylon 5 (1994-1998)"."""
 
 
@@ -23,7 +23,7 @@ class MovieLens(RawFormat):
     Attributes:
         files: Names of the three.
         separator: Between the four cells of a rating.
-        head: Whether the first line of a file names columns.
+        heads: First lines of the three, where they name columns.
         encoding: Of movies and users.
     """
 
@@ -32,7 +32,7 @@ class MovieLens(RawFormat):
     )
     files: ClassVar[tuple[str, str, str]]
     separator: ClassVar[str]
-    head: ClassVar[bool] = False
+    heads: ClassVar[tuple[str, str, str]] = ("", "", "")
     encoding: ClassVar[str] = "latin-1"
 
     @classmethod
@@ -46,23 +46,23 @@ class MovieLens(RawFormat):
 
     def read_interactions(self, lines: Lines) -> Iterator[Interaction]:
         """Yield the ratings."""
-        return lines(self.interactions[0], self.rating, head=self.head)
+        return lines(self.interactions[0], self.rating, head=self.heads[0])
 
     def read_items(self, lines: Lines, wanted: Container[str]) -> Iterator[Described]:
         """Yield the movies."""
         if self.items:
-            rows = lines(self.items, self.movie, self.encoding, self.head)
+            rows = lines(self.items, self.movie, self.encoding, self.heads[1])
             yield from (row for row in rows if row.token in wanted)
 
     def read_users(self, lines: Lines, wanted: Container[str]) -> Iterator[Described]:
         """Yield the users."""
         if self.users:
-            rows = lines(self.users, self.user, self.encoding, self.head)
+            rows = lines(self.users, self.user, self.encoding, self.heads[2])
             yield from (row for row in rows if row.token in wanted)
 
     def rating(self, line: str) -> Interaction:
         """Read a line of the first file."""
-        user_id, item_id, rating, time = line.split(self.separator)
+        user_id, item_id, rating, time = cells(line, self.separator, 4)
         return token(user_id), token(item_id), number(rating), number(time)
 
     def movie(self, line: str) -> Described:
@@ -76,14 +76,15 @@ class MovieLens(RawFormat):
 
 def movie_row(item_id: str, title: str, genres: Iterable[str]) -> Described:
     """Return the row of a movie, with the year out of its title."""
+    title = cell(title)
     found = _YEAR.fullmatch(title)
     name, year = (found[1], found[2]) if found else (title, "")
-    return Described(token(item_id), (cell(name), year, words(map(cell, genres))))
+    return Described(token(item_id), (name, year, words(map(cell, genres))))
 
 
-def user_row(user_id: str, *cells: str) -> Described:
+def user_row(user_id: str, *more: str) -> Described:
     """Return the row of a user: age, gender, occupation, zip code."""
-    return Described(token(user_id), tuple(map(cell, cells)))
+    return Described(token(user_id), tuple(map(cell, more)))
 
 
 def genres_of(text: str) -> list[str]:

@@ -76,6 +76,18 @@ class RawFormat(ABC):
         return iter(())
 
 
+def cells(line: str, separator: str, n: int) -> list[str]:
+    """Return the cells of a line.
+
+    Raises:
+        ValueError: There are more or fewer.
+    """
+    found = line.split(separator)
+    if len(found) != n:
+        raise ValueError(f"{len(found)} cells instead of {n}")
+    return found
+
+
 def token(value: Any) -> str:
     """Return an id as an atomic file can hold it.
 
@@ -97,7 +109,10 @@ def number(value: Any) -> float:
     Raises:
         ValueError: It is no finite number, or far beyond all ratings and times.
     """
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    is_text = isinstance(value, str)
+    if is_text and ("_" in value or not value.isascii()):  # which Python would take for a number
+        raise ValueError(f"{value[:40]!r} is no number")
+    if is_text or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         found = float(value)
         if abs(found) < _LARGEST:  # NaN is not
             return found

@@ -40,10 +40,11 @@ def find_raw(family: str, source: Path) -> RawFormat:
             f"--source: cannot read {source}: {error.strerror}; is it yours to read?"
         ) from None
     if not found:
+        hint = "; name the folder, or a file of interactions in it" if source.is_file() else ""
         wanted = "; ".join(f"{kind.looked_for} of {kind.name}" for kind in kinds)
         raise UserError(
             f"{source} has no files of {family} that are known by their names and first lines; "
-            f"looked for: {wanted}"
+            f"looked for: {wanted}{hint}"
         )
     if len(found) > 1:
         sets = ", ".join(f"{raw.interactions[0].name} ({raw.name})" for raw in found)

@@ -7,11 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-_CODE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
+_CODE = re.compile(
+    r"<!--.*?(?:-->|\Z)|<(script|style)\b[^<>]*>.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL
+)
+"""What has no end goes to the end, as in a browser: no place is looked at twice."""
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<[a-zA-Z]\w*\s[^<>=]*=[^<>]*\Z")
+"""A tag, or one with an attribute that was cut off."""
 _PRICE = re.compile(
     r"(?:from\s*)?\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?:\s*-\s*\$?[\d,.]+)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _DEAREST = 1e9
 
@@ -62,4 +66,5 @@ def price(value: Any) -> str | None:
     if value is None or value in ("", "None"):
         return ""
     found = _PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
-    return found[1].replace(",", "") if found else None
+    amount = found[1].replace(",", "") if found else ""
+    return amount if amount and float(amount) < _DEAREST else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from recbole_ext.data.convert.text import price
+from recbole_ext.data.convert.text import plain, price
 from recbole_ext.types import UserError
 from tests.data.convert.samples import convert_files, records, reviews_2018, rows, write
 
@@ -129,10 +131,34 @@ def test_numbers_out_of_all_bounds_are_malformed_or_no_price(tmp_path):
         *[(12.5, "12.5"), (0, "0"), (None, ""), ("", ""), ("None", "")],
         *[("12 for 3", None), ("1,23", None), ("-5", None), (-5, None), (True, None), ([5], None)],
         ("$9.99 - $24.99", "9.99"),
+        *[("\u0663.\u0665", None), ("$" + "9" * 400, None), ("1_0", None)],
     ],
 )
 def test_prices(value, expected):
     assert price(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a<!-- x > <b> -->b <!-- no end", "a b"),
+        ("a<SCRIPT a=1>x = '<b>'</script >b<style>no end", "a b"),
+        ('<span class="a-size-medium a-text-normal"', ""),
+        ('Soap <span id="a" data-x="1', "Soap"),
+        ("5 <a and b", "5 <a and b"),
+        ("a </span></span> b", "a b"),
+    ],
+)
+def test_html_is_taken_out_as_a_browser_would(text, expected):
+    assert plain(text) == expected
+
+
+def test_html_without_ends_takes_no_time():
+    """By a second look at the rest for each of them it would be a minute."""
+    began = time.process_time()
+    for one in ("<!--", "<script>", "<script ", "<a ", "</style", "<a b="):
+        plain(one * (2**18 // len(one)))
+    assert time.process_time() - began < 5
 
 
 def test_2023(tmp_path):
@@ -159,6 +185,21 @@ def test_2023(tmp_path):
         [TWO, "Box", "Again Media", "All_Beauty Skin_Care", "a b", ""]
     ]
     assert links(out)[1:] == [f"{TWO},https://m/h.jpg", f"{TWO},https://m/l.jpg"]
+
+
+def test_2023_as_the_datasets_library_writes_it(tmp_path):
+    """A list for each size of the pictures, and not an entry with sizes for each picture."""
+    raw, out = tmp_path / "raw", tmp_path / "boxes"
+    records(raw / "X.jsonl", {"rating": 5, "parent_asin": TWO, "user_id": USER, "timestamp": 1000})
+    sizes = {"hi_res": [None, "https://m/h2.jpg"], "large": ["https://m/l1.jpg", "https://m/l2"]}
+    none = {"hi_res": None, "large": []}
+    records(
+        raw / "meta_X.jsonl",
+        {"parent_asin": ONE, "title": "x", "images": none, "price": "None"},
+        {"parent_asin": TWO, "images": {**sizes, "thumb": ["t1", "t2", "https://m/t3.jpg"]}},
+    )
+    convert_files(raw, out)
+    assert links(out)[1:] == [f"{TWO},https://m/{one}.jpg" for one in ("l1", "h2", "t3")]
 
 
 @pytest.mark.parametrize(

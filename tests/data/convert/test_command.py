@@ -132,6 +132,9 @@ def test_a_format_is_a_file_by_its_name():
         ((), "convert: one of amazon, movielens is meant, not ''"),
         (("amazn",), "is meant, not 'amazn'; did you mean 'amazon'?"),
         (("amazon", "--source=raw"), "recbole-ext convert amazon needs --out=...; see"),
+        (("amazon", "--source=", "--out=x"), "--source is empty; name the folder with the raw"),
+        (("amazon", "--source=raw", "--out=/"), "--out takes the folder of the dataset, and --na"),
+        (("amazon", "--source=raw/meta_X.json", "--out=x"), "; name the folder, or a file of inte"),
         (("amazon", "--source=rw", "--out=x"), "--source: there is no folder rw; name the one"),
         (
             ("movielens", "--source=raw", "--out=x"),
@@ -163,7 +166,7 @@ def test_ctrl_c_leaves_nothing(raw, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("recbole_ext.data.convert.conversion.write_side", interrupt)
     code, _, err = call(capsys, *COMMAND)
     assert code == 130 and "interrupted; nothing was written: give it once more" in err
-    assert list((tmp_path / "data").iterdir()) == []
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_folder_without_interactions_is_refused(tmp_path, capsys):

@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 
+from recbole_ext.data.convert import lines as lines_module
 from recbole_ext.data.convert.lines import Lines, first_lines
 from recbole_ext.types import UserError
 from tests.data.convert.samples import write
@@ -16,12 +17,12 @@ from tests.data.convert.samples import write
 def test_a_file_is_read_once_and_known_by_its_bytes(name, tmp_path):
     path = write(tmp_path / name, b"\xef\xbb\xbfhead", "1", "", "x", "3\r")
     lines = Lines()
-    assert list(lines(path, int, head=True)) == [1, 3]
+    assert list(lines(path, int, head="head")) == [1, 3]
     (seen,) = lines.files
     assert seen.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (seen.file, seen.bytes) == (name, path.stat().st_size)
     assert (seen.lines, seen.malformed) == (3, 1) and seen.first_malformed[0]["line"] == 4
-    assert first_lines(path, 2) == ["head", "1"]
+    assert list(first_lines(path, 2)) == ["head", "1"]
 
 
 def test_lines_come_before_the_file_is_at_its_end(tmp_path):
@@ -53,3 +54,23 @@ def test_a_line_that_is_no_text_is_malformed(tmp_path):
     assert list(lines(write(tmp_path / "a", b"caf\xe9", "x"), str)) == ["x"]
     assert lines.files[0].first_malformed == [{"line": 1, "reason": "it is no utf-8 text"}]
     assert list(lines(write(tmp_path / "b", b"caf\xe9"), str, "latin-1")) == ["caf\u00e9"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n1"])
+def test_a_line_without_end_is_malformed_and_is_never_held(end, tmp_path, monkeypatch):
+    """A few kilobytes of gzip may hold one line of gigabytes."""
+    monkeypatch.setattr(lines_module, "LONGEST", 10)
+    path, held = write(tmp_path / "a.gz", "7", b"x" * 95 + end, "2"), []
+    lines = Lines()
+    assert list(lines(path, lambda line: held.append(len(line)) or int(line)))[-1] == 2
+    assert max(held) == 1 and lines.files[0].malformed == 1
+    assert lines.files[0].first_malformed == [{"line": 2, "reason": "it is longer than 10 bytes"}]
+    assert [len(line) for line in first_lines(path, 3)][:2] == [1, 11]
+
+
+@pytest.mark.parametrize("first", ["1,2,3.0,4", "movieId,userId,rating,timestamp", '"userId"'])
+def test_a_first_line_that_names_other_columns_is_refused(first, tmp_path):
+    """Without a first line of names a rating would be lost, and in another order all be swapped."""
+    path = write(tmp_path / "ratings.csv", first, "5,6,3.0,4")
+    with pytest.raises(UserError, match="ratings.csv: its first line is .*, not userId,movieId,"):
+        list(Lines()(path, str, head="userId,movieId,rating,timestamp"))

@@ -76,7 +76,9 @@ def test_latest(tmp_path):
         '2,"""Great"" Show, The (1994\u20132013)",(no genres listed)',
         "151,Babylon 5,Sci-Fi",
     )
-    write(raw / "links.csv", "movieId,imdbId,tmdbId", "11,0112346,9087", "2,0113497,")
+    write(
+        raw / "links.csv", "movieId,imdbId,tmdbId", "11,0112346,9087", "2,0113497,", '151,1\t2,"9'
+    )
     write(raw / "tags.csv", "userId,movieId,tag,timestamp", "2,11,politics,1445714994")
     assert convert_files(raw, out, "movielens").format == "movielens-latest"
     assert rows(out / "ml.inter")[1:] == [
@@ -88,7 +90,7 @@ def test_latest(tmp_path):
         [*MOVIE, "imdb_id:token", "tmdb_id:token"],
         ["11", "American President, The", "1995", "Comedy Drama", "0112346", "9087"],
         ["2", "''Great'' Show, The", "1994", "", "0113497", ""],
-        ["151", "Babylon 5", "", "Sci-Fi", "", ""],
+        ["151", "Babylon 5", "", "Sci-Fi", "1 2", "''9"],
     ]
     assert not (out / "ml.user").exists()
 
@@ -103,19 +105,18 @@ def test_malformed_lines_are_counted_and_named(tmp_path):
         "1\t2\t3\tinf",
         b"\xff\t1\t1\t1",
         "1\tNA\t3\t4",  # RecBole would read it as missing
+        *("1\t2\t1_0\t4", "1\t2\t3\t\u0664"),  # Python takes them for numbers
     ]
     write(raw / "u.data", "1\t2\t3\t4", *bad, "", "2\t2\t3\t4")
     write(raw / "u.item", f"2|A (1990)||||{flags(1)}|1", f"2|A (1990)||||{flags(1)}")
     done = convert_files(raw, out, "movielens")
     assert len(rows(out / "ml.inter")) == 3
     ratings, movies = done.sources
-    assert (ratings["lines"], ratings["malformed"]) == (9, 7)
+    assert (ratings["lines"], ratings["malformed"]) == (11, 9)
     assert [one["line"] for one in ratings["first_malformed"]] == [2, 3, 4, 5, 6]
     reasons = [one["reason"] for one in ratings["first_malformed"]]
-    assert (
-        "not enough values" in reasons[0]
-        and reasons[1] == "could not convert string to float: 'five'"
-    )
+    assert reasons[0] == "3 cells instead of 4"
+    assert reasons[1] == "could not convert string to float: 'five'"
     assert reasons[2:] == ["'' is no id", "'nan' is no number", "'inf' is no number"]
     assert movies["malformed"] == 1 and "19 flags" in movies["first_malformed"][0]["reason"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from recbole_ext.data.convert.amazon import REVIEW, Amazon, addresses
 from recbole_ext.data.convert.amazon_files import Head, column_of_items
-from recbole_ext.data.convert.raw import Interaction
+from recbole_ext.data.convert.raw import Interaction, cells, number, token
 from recbole_ext.data.convert.records import Record
 
 
@@ -30,8 +30,8 @@ class Format(Amazon):
 
     def rating(self, line: str) -> Interaction:
         """Read a line of ratings alone: item, user, rating, time; 2014 has the user first."""
-        item_id, user_id, *more = line.split(",")
-        return super().rating(",".join([user_id, item_id, *more]))
+        item_id, user_id, rating, time = cells(line, ",", 4)
+        return token(user_id), token(item_id), number(rating), number(time)
 
     def links(self, record: Record) -> Iterator[str]:
         """Yield the addresses of large pictures, or else of small ones."""

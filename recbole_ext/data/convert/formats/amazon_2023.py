@@ -8,6 +8,7 @@ put together, and RecBole splits anew.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Format(Amazon):
     looked_for = "X.jsonl or X.csv or X.train.csv, X.valid.csv, X.test.csv (with meta_X.jsonl)"
     item_key = "parent_asin"
     brand_key = "store"
-    has_head = True
+    head = ",".join(COLUMNS)
 
     @classmethod
     def is_reviews(cls, head: Head) -> bool:
@@ -65,9 +66,17 @@ class Format(Amazon):
     def links(self, record: Record) -> Iterator[str]:
         """Yield the address of each picture, at its largest."""
         pictures: Any = record.get("images")
+        if isinstance(pictures, dict):
+            pictures = _each(pictures)
         for one in pictures if isinstance(pictures, list) else ():
             sizes = one if isinstance(one, dict) else {}
             yield from next(filter(None, (list(addresses(sizes.get(s))) for s in SIZES)), ())
+
+
+def _each(pictures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Turn a list for each size, as the datasets library writes them, to one for each picture."""
+    sizes = {size: pictures[size] for size in SIZES if isinstance(pictures.get(size), list)}
+    return [dict(zip(sizes, one, strict=True)) for one in zip_longest(*sizes.values())]
 
 
 def _place(path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import compress
 
 from recbole_ext.data.convert.movielens import USER_COLUMNS, MovieLens, movie_row, user_row
-from recbole_ext.data.convert.raw import Described
+from recbole_ext.data.convert.raw import Described, cells
 
 GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
@@ -33,5 +33,5 @@ class Format(MovieLens):
 
     def user(self, line: str) -> Described:
         """Read number, age, gender, occupation, zip code."""
-        user_id, age, gender, occupation, zip_code = line.split("|")
+        user_id, age, gender, occupation, zip_code = cells(line, "|", 5)
         return user_row(user_id, age, gender, occupation, zip_code)

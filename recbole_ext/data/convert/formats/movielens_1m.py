@@ -14,7 +14,7 @@ from recbole_ext.data.convert.movielens import (
     movie_row,
     user_row,
 )
-from recbole_ext.data.convert.raw import Described
+from recbole_ext.data.convert.raw import Described, cells
 
 
 class Format(MovieLens):
@@ -28,12 +28,12 @@ class Format(MovieLens):
 
     def movie(self, line: str) -> Described:
         """Read number, title, genres."""
-        item_id, title, genres = line.split("::")
+        item_id, title, genres = cells(line, "::", 3)
         with suppress(UnicodeDecodeError):
             title = title.encode(self.encoding).decode("utf-8")
         return movie_row(item_id, title, genres_of(genres))
 
     def user(self, line: str) -> Described:
         """Read number, gender, age, occupation, zip code; age and occupation are codes."""
-        user_id, gender, age, occupation, zip_code = line.split("::")
+        user_id, gender, age, occupation, zip_code = cells(line, "::", 5)
         return user_row(user_id, age, gender, occupation, zip_code)

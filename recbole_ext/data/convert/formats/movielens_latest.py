@@ -11,7 +11,11 @@ from collections.abc import Container, Iterator
 
 from recbole_ext.data.convert.lines import Lines
 from recbole_ext.data.convert.movielens import MovieLens, genres_of, movie_row
-from recbole_ext.data.convert.raw import Described, token
+from recbole_ext.data.convert.raw import Described, cells, token
+from recbole_ext.data.convert.text import cell
+
+LINKS = "movieId,imdbId,tmdbId"
+"""First line of ``links.csv``."""
 
 
 class Format(MovieLens):
@@ -21,7 +25,7 @@ class Format(MovieLens):
     looked_for = "ratings.csv (with movies.csv and links.csv)"
     files = ("ratings.csv", "movies.csv", "users.csv")  # there is none: it says nothing of users
     separator = ","
-    head = True
+    heads = ("userId,movieId,rating,timestamp", "movieId,title,genres", "")
     encoding = "utf-8"
     item_columns = (*MovieLens.item_columns, "imdb_id:token", "tmdb_id:token")
 
@@ -30,7 +34,7 @@ class Format(MovieLens):
         ids: dict[str, tuple[str, ...]] = {}
         links = self.interactions[0].with_name("links.csv")
         if self.items and links.is_file():
-            ids = {item: more for item, more in lines(links, _link, head=True) if item in wanted}
+            ids = {item: more for item, more in lines(links, _link, head=LINKS) if item in wanted}
         for row in super().read_items(lines, wanted):
             yield row._replace(cells=(*row.cells, *ids.get(row.token, ("", ""))))
 
@@ -44,5 +48,5 @@ class Format(MovieLens):
 
 
 def _link(line: str) -> tuple[str, tuple[str, str]]:
-    item_id, imdb_id, tmdb_id = line.split(",")
-    return token(item_id), (imdb_id.strip(), tmdb_id.strip())
+    item_id, imdb_id, tmdb_id = cells(line, ",", 3)
+    return token(item_id), (cell(imdb_id), cell(tmdb_id))
