@@ -51,6 +51,8 @@ def save_model(folder: Path, n_labels: int | None = 1) -> Path:
         num_hidden_layers=1,
         max_position_embeddings=64,
         initializer_range=0.5,
+        hidden_dropout_prob=0.0,  # of so small a network it would hide what is learned
+        attention_probs_dropout_prob=0.0,
         num_labels=n_labels or 2,
         **sizes,
     )
@@ -107,12 +109,10 @@ def test_training_learns_what_texts_tell_and_keeps_the_best_epoch(folder, tmp_pa
         texts={**{item: "title" for item in batch.texts}, "good": "40"},
     )
     train, valid = batch.rows(range(16)), batch.rows(range(16, 24))
-    reranker = build(folder, epochs=6, learning_rate=0.02, n_negatives=4)
-    before = reranker._mrr(valid)
+    reranker = build(folder, epochs=6, learning_rate=0.005, n_negatives=4, train_batch_size=2)
     told = reranker.fit(train, valid, tmp_path)
     assert told["losses"][-1] < 0.5 * told["losses"][0]
-    assert reranker._mrr(valid) == pytest.approx(max(told["valid_mrr"])) and before < 0.9
-    assert reranker._mrr(valid) == 1.0
+    assert reranker._mrr(valid) == pytest.approx(max(told["valid_mrr"])) == 1.0
 
 
 def test_a_model_whose_output_nobody_trained_scores_after_training_alone(tmp_path):
