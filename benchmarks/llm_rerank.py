@@ -3,8 +3,8 @@
     python benchmarks/llm_rerank.py --users=3
 
 The model is a random Qwen3 of 4 layers with 256 numbers a token, in 32 bits on the CPU; what counts
-is the ratio, and that grows with the model. Prompts are of usual lengths: 20 items of history, 50
-candidates, titles of about 10 tokens. Needs the extra llm.
+is the ratio. A user has 20 items of history and 50 candidates, with titles of 5 to 10 words, some
+24 tokens of a small vocabulary. Needs the extra llm.
 """
 
 from __future__ import annotations
