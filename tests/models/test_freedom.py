@@ -27,7 +27,6 @@ from tests.models.general_help import (
     who_took_what,
 )
 
-
 DYNAMIC = {"distribution": "uniform", "sample_num": 1, "dynamic": True, "candidate_num": 2}
 
 
