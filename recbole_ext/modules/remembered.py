@@ -23,7 +23,9 @@ class Remembered:
         """Return what ``compute`` gives, or gave for the weights that the module has now."""
         if module.training or torch.is_grad_enabled():
             return compute()
-        tensors = chain(module.parameters(), module.buffers())
+        tensors = list(chain(module.parameters(), module.buffers()))
+        if any(tensor.is_inference() for tensor in tensors):  # they have no version
+            return compute()
         key = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         kept = self._kept
         if kept is None or kept[0] != key:

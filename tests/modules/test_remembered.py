@@ -60,6 +60,15 @@ def test_nothing_is_kept_while_something_trains(net):
     assert net.calls == 4
 
 
+def test_weights_without_a_version_are_never_trusted():
+    """Those that are made under ``inference_mode`` do not say when they change."""
+    with torch.inference_mode():
+        net = Doubled().eval()
+        assert net()[0] == 2
+        net.weight.mul_(3)
+        assert net()[0] == 6
+
+
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_a_copy_of_a_model_begins_without(net, again):
     empty = len(pickle.dumps(net))
