@@ -42,6 +42,8 @@ POSITIVE = (
     "learning_rate",
     "MAX_ITEM_LIST_LENGTH",
     "hidden_size",
+    "inner_size",
+    "image_hidden_size",
     "n_layers",
     "n_heads",
     "embedding_size",

@@ -7,6 +7,9 @@ from typing import Any
 
 from recbole_ext.types import UserError, suggest
 
+DROPOUTS = ("hidden_dropout_prob", "attn_dropout_prob")
+"""RecBole's names of the dropout of a sequential model."""
+
 
 def check_words(config: Any, choices: Mapping[str, Iterable[str]]) -> None:
     """Check settings that take one of a few words.
@@ -60,6 +63,17 @@ def check_fields(model: Any, interaction: Any, fields: Iterable[str]) -> None:
                 f"{type(model).__name__}: the training batch has no field '{field}'; "
                 "build the data with the model's dataset_class and train_loader_class"
             )
+
+
+def check_not_negative(config: Any, keys: Iterable[str]) -> None:
+    """Check settings that are 0 or greater.
+
+    Raises:
+        UserError: Naming the key and the value given.
+    """
+    for key in keys:
+        if not config[key] >= 0:  # NaN too
+            raise UserError(f"{key}: {config[key]} must be at least 0")
 
 
 def check_fraction(config: Any, keys: Iterable[str]) -> None:

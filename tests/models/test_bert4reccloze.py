@@ -141,6 +141,7 @@ def test_lower_precision_gives_about_the_same(tiny_data_path, tmp_path):
         ),
         ({"mask_keep_prob": -0.1}, "mask_keep_prob: -0.1 must be shares"),
         ({"softmax_memory": 0.0}, "softmax_memory"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob: 1.0 must be at least 0 and less than"),
     ],
 )
 def test_bad_settings_name_their_key(tiny_data_path, tmp_path, settings, sentence):

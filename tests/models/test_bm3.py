@@ -82,6 +82,11 @@ def test_losses_gradients_and_scores_by_their_formula(tiny_data_path, tmp_path, 
     check_scores(net, *(q(w, x) for x in propagated(w)))
 
 
+def test_a_weight_below_zero_is_refused(tiny_data_path, tmp_path):
+    with pytest.raises(UserError, match="contrastive_weight: -1.0 must be at least 0"):
+        build("BM3", tiny_data_path, tmp_path, contrastive_weight=-1.0)
+
+
 def test_no_negatives_are_drawn_and_asking_for_them_is_refused(tiny_data_path, tmp_path):
     net, batch = build("BM3", tiny_data_path, tmp_path)
     assert "neg_item_id" not in batch and "label" not in batch

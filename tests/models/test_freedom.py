@@ -14,7 +14,7 @@ from recbole_ext.models.general.freedom import FREEDOM
 from recbole_ext.modules.graph_conv import multiply
 from recbole_ext.trainer.hooked_trainer import build_trainer
 from recbole_ext.types import UserError
-from tests.models.feature_help import item_feature
+from tests.models.feature_help import Fake, item_feature
 from tests.models.general_help import (
     GeneralContract,
     bpr_of,
@@ -26,6 +26,8 @@ from tests.models.general_help import (
     weights_of,
     who_took_what,
 )
+
+DYNAMIC = {"distribution": "uniform", "sample_num": 1, "dynamic": True, "candidate_num": 2}
 
 
 class TestFREEDOM(GeneralContract):
@@ -122,9 +124,14 @@ def test_an_epoch_has_edges_of_its_own_and_an_evaluation_all(tiny_data_path, tmp
     [
         ({"text_feature": None, "image_feature": None}, "text_feature and image_feature: name one"),
         ({"edge_dropout_prob": 1.0}, "edge_dropout_prob: 1.0 must be at least 0 and less than 1"),
-        ({"image_weight": -0.1}, "image_weight: -0.1 must be at least 0 and less than 1"),
+        ({"image_weight": -0.1}, r"image_weight: -0.1 must lie in \[0, 1\]"),
+        ({"reg_weight": -0.1}, "reg_weight: -0.1 must be at least 0"),
         ({"n_neighbours": 0}, "n_neighbours: 0 must be greater than 0"),
         ({"train_neg_sample_args": None}, "train_neg_sample_args: FREEDOM compares items with neg"),
+        (
+            {"train_neg_sample_args": DYNAMIC},
+            "train_neg_sample_args: FREEDOM keeps its edges for an",
+        ),
     ],
 )
 def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sentence):
@@ -133,6 +140,19 @@ def test_bad_settings_are_one_sentence(tiny_data_path, tmp_path, settings, sente
     config = contract.make_config(tiny_data_path, tmp_path, **settings)
     with pytest.raises(UserError, match=sentence):
         FREEDOM.check_settings(config, None)
+
+
+def test_images_may_have_the_whole_weight(tiny_data_path, tmp_path):
+    net, _ = build("FREEDOM", tiny_data_path, tmp_path, n_neighbours=4, image_weight=1.0)
+    graph = net.item_graph(torch.eye(net.n_items, dtype=torch.float64))
+    np.testing.assert_allclose(graph, neighbours_of(net, {"image": 1.0}, 4), atol=1e-7)
+
+
+@pytest.mark.parametrize("model", ["FREEDOM", "VBPR"])
+def test_a_feature_that_says_nothing_is_refused(tiny_data_path, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(Fake, "_of", lambda self, content, n: np.zeros((n, self.size)))
+    with pytest.raises(UserError, match="text_feature: '.*title' has zeros alone for the items of"):
+        build(model, tiny_data_path, tmp_path)
 
 
 def test_a_feature_with_several_vectors_for_an_item_is_refused(tiny_data_path, tmp_path):

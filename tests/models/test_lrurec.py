@@ -105,6 +105,15 @@ def test_items_one_by_one_give_the_ranking(tiny_data_path, tmp_path):
     torch.testing.assert_close(net.score(h), scores, rtol=1e-4, atol=1e-4)
 
 
+def test_the_items_bias_begins_as_the_other_weights(tiny_data_path, tmp_path):
+    """As in the authors' code: normal numbers, cut off at twice their deviation."""
+    contract = TestLRURec()
+    config = contract.make_config(tiny_data_path, tmp_path)
+    net = contract.make_model(config, create_loaders(config, create_dataset(config))[0].dataset)
+    bias = net.item_bias.detach()
+    assert bias.abs().max() <= 0.04 and 0.01 < bias.std() < 0.03 and abs(bias.mean()) < 0.01
+
+
 def test_lower_precision_gives_about_the_same(tiny_data_path, tmp_path):
     net, (loader, _, _) = build(tiny_data_path, tmp_path)
     assert_like_in_16_bits(net, next(iter(loader)))
@@ -142,6 +151,8 @@ def test_gradients_are_clipped(parts, monkeypatch):
         ({"softmax_memory": 0.0}, "softmax_memory"),
         ({"causal_stride": 0}, "causal_stride"),
         ({"n_layers": 0}, "n_layers"),
+        ({"inner_size": -1}, "inner_size must be greater than 0, not -1"),
+        ({"attn_dropout_prob": 1.0}, "attn_dropout_prob: 1.0 must be at least 0 and less than 1"),
     ],
 )
 def test_bad_settings_name_their_key(tiny_data_path, tmp_path, settings, sentence):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from contracts import assert_like_in_16_bits
 
+from recbole_ext.types import UserError
 from tests.models.general_help import (
     GeneralContract,
     bpr_of,
@@ -76,6 +77,22 @@ def test_losses_gradients_and_scores_by_their_formula(tiny_data_path, tmp_path, 
 
     check(net, batch, losses)
     check_scores(net, *vectors(weights_of(net)))
+
+
+def test_initial_values_are_the_public_codes(tiny_data_path, tmp_path):
+    """Ids are one table of Xavier's normal numbers; what combines is that in the first layer."""
+    net, _ = build("MMGCN", tiny_data_path, tmp_path, **{**SMALL, "embedding_size": 32})
+    ids = np.concatenate([net.user_embedding.weight.detach(), net.item_embedding.weight.detach()])
+    std = np.sqrt(2 / sum(ids.shape))
+    assert ids.std() == pytest.approx(std, rel=0.05) and np.abs(ids).max() > np.sqrt(3) * std
+    for layer, weight in enumerate(part.weight for part in net.modalities["text"].combine):
+        bound = 1 / np.sqrt(weight.shape[1])  # of PyTorch's own
+        assert (weight.abs().max() <= bound) == (layer > 0)
+
+
+def test_a_width_below_one_is_refused(tiny_data_path, tmp_path):
+    with pytest.raises(UserError, match="image_hidden_size must be greater than 0, not -2"):
+        build("MMGCN", tiny_data_path, tmp_path, image_hidden_size=-2)
 
 
 def test_an_image_that_is_missing_is_nobodys_content(tiny_data_path, tmp_path):

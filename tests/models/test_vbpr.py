@@ -20,6 +20,16 @@ class TestVBPR(GeneralContract):
     model = "VBPR"
 
 
+def test_initial_values_are_the_public_codes(tiny_data_path, tmp_path):
+    """Xavier's: tables by uniform numbers, the map by normal ones, and no bias."""
+    net, _ = build("VBPR", tiny_data_path, tmp_path)
+    for table in (net.user_embedding.weight, net.item_embedding.weight):
+        bound = np.sqrt(6 / sum(table.shape))
+        assert 0.95 * bound < table.abs().max() <= bound
+    bound = np.sqrt(6 / sum(net.project.weight.shape))  # that normal numbers do not keep to
+    assert net.project.weight.abs().max() > bound and not net.project.bias.any()
+
+
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_losses_gradients_and_scores_by_their_formula(tiny_data_path, tmp_path, use_bias):
     net, batch = build("VBPR", tiny_data_path, tmp_path, use_bias=use_bias, reg_weight=0.3)

@@ -113,21 +113,26 @@ def test_items_one_by_one_give_the_states_of_the_whole(net, batch):
         torch.testing.assert_close(h[real], states[real, t], rtol=0, atol=1e-5)
 
 
-def test_dropout_is_where_the_paper_has_it():
+def test_dropout_is_where_the_authors_code_has_it():
+    """On the embeddings before LayerNorm, on the unit's output, and on both layers behind it."""
     torch.manual_seed(0)
-    net, seq = (
-        LRUEncoder(n_items=9, hidden_size=D, hidden_dropout_prob=0.5),
-        torch.ones(1, 1).long(),
-    )
-    parts = [net.dropout, net.blocks[0].dropout, net.blocks[0].feed_forward.dropout]
-    calls = [0] * len(parts)
-    for place, part in enumerate(parts):
-        part.register_forward_hook(
-            lambda *_, place=place: calls.__setitem__(place, calls[place] + 1)
-        )
-    net(seq, torch.tensor([1]))
-    assert calls == [1, 1, 2]
-    assert [part.p for part in parts] == [0.5, 0.2, 0.5]
+    net = LRUEncoder(n_items=9, hidden_size=D, inner_size=10, hidden_dropout_prob=0.5)
+    block = net.blocks[0]
+    forward = block.feed_forward
+    watched = [net.dropout, block.unit, block.dropout, forward.dense_1, forward.dropout]
+    calls = {part: [] for part in (*watched, net.LayerNorm, forward.dense_2)}
+    for part, seen in calls.items():
+        part.register_forward_hook(lambda _, x, y, seen=seen: seen.append((x[0], y)))
+    net(torch.tensor([[3]]), torch.tensor([1]))
+    (embedding, dropped), (unit, _) = calls[net.dropout][0], calls[block.dropout][0]
+    assert torch.equal(embedding, net.item_embedding(torch.tensor([[3]])))
+    assert torch.equal(calls[net.LayerNorm][0][0], dropped)
+    assert torch.equal(unit, calls[block.unit][0][1])
+    (inner, dropped), (outer, _) = calls[forward.dropout]
+    assert torch.equal(inner, F.gelu(calls[forward.dense_1][0][1]))
+    assert torch.equal(calls[forward.dense_2][0][0], dropped)
+    assert torch.equal(outer, calls[forward.dense_2][0][1])
+    assert [part.p for part in (net.dropout, block.dropout, forward.dropout)] == [0.5, 0.2, 0.5]
 
 
 def test_low_precision_keeps_the_recurrence_in_32_bits(net, batch):

@@ -20,7 +20,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_ext.models.general.feature_recommender import FeatureRecommender
-from recbole_ext.models.refused_values import check_fraction
+from recbole_ext.models.refused_values import check_fraction, check_not_negative
 from recbole_ext.modules.graph_conv import SparseGraph, mean_of_layers
 from recbole_ext.modules.losses import consistency, embedding_norm
 from recbole_ext.types import Losses
@@ -50,6 +50,7 @@ class BM3(FeatureRecommender):
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
         """Refuse settings that cannot be meant."""
         super().check_settings(config, train_dataset)
+        check_not_negative(config, ["contrastive_weight"])
         check_fraction(config, ["target_dropout_prob"])
 
     def propagate(self) -> tuple[Tensor, Tensor]:

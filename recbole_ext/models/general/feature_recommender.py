@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recbole_ext.data.features import item_features_of, load_vectors
 from recbole_ext.models.base import ExtRecommender
+from recbole_ext.models.refused_values import check_not_negative
 from recbole_ext.modules.feature_table import FeatureTable
 from recbole_ext.modules.graph_conv import Csr, bipartite
 from recbole_ext.modules.remembered import Remembered
@@ -35,9 +36,7 @@ class FeatureRecommender(ExtRecommender, GeneralRecommender):
         super().__init__(config, dataset)
         self.check_settings(config, dataset)
         tables = {
-            kind: FeatureTable(
-                load_vectors(config, dataset, name, f"{kind}_feature"), config["train_features"]
-            )
+            kind: FeatureTable(_vectors_of(config, dataset, kind, name), config["train_features"])
             for kind, name in item_features_of(config).items()
         }
         self.tables = nn.ModuleDict(tables)
@@ -47,6 +46,7 @@ class FeatureRecommender(ExtRecommender, GeneralRecommender):
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
         """Refuse settings that cannot be meant: no feature, or negatives where they are not."""
         item_features_of(config)
+        check_not_negative(config, ["reg_weight"])
         is_drawn = config["train_neg_sample_args"]["distribution"] != "none"
         if is_drawn != (cls.input_type == InputType.PAIRWISE):
             what = "draws no" if is_drawn else "compares items with"
@@ -96,3 +96,14 @@ class FeatureRecommender(ExtRecommender, GeneralRecommender):
         for table in tables:
             nn.init.xavier_uniform_(table.weight)
         return tables
+
+
+def _vectors_of(config: Any, dataset: Any, kind: str, name: str) -> Tensor:
+    """Return the items' vectors [N, F], of which one at least says something."""
+    values = load_vectors(config, dataset, name, f"{kind}_feature")  # [N, F]
+    if not values.any():
+        raise UserError(
+            f"{kind}_feature: '{name}' has zeros alone for the items of '{config['dataset']}'; "
+            "build it anew, or name another"
+        )
+    return values

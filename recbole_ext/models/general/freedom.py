@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ext.models.general.feature_recommender import FeatureRecommender
-from recbole_ext.models.refused_values import check_fraction, check_positive
+from recbole_ext.models.refused_values import check_fraction, check_positive, check_shares
 from recbole_ext.modules.graph_conv import (
     Csr,
     SparseGraph,
@@ -35,7 +35,7 @@ from recbole_ext.modules.graph_conv import (
 )
 from recbole_ext.modules.item_graph import item_graph
 from recbole_ext.modules.losses import bpr
-from recbole_ext.types import Losses
+from recbole_ext.types import Losses, UserError
 
 
 class FREEDOM(FeatureRecommender):
@@ -67,7 +67,13 @@ class FREEDOM(FeatureRecommender):
         """Refuse settings that cannot be meant."""
         super().check_settings(config, train_dataset)
         check_positive(config, ["n_neighbours"])
-        check_fraction(config, ["edge_dropout_prob", "image_weight"])
+        check_fraction(config, ["edge_dropout_prob"])
+        check_shares(config, ["image_weight"])
+        if config["train_neg_sample_args"].get("dynamic"):  # RecBole calls eval() and train()
+            raise UserError(
+                "train_neg_sample_args: FREEDOM keeps its edges for an epoch, and dynamic "
+                "negatives would draw them anew in each batch; leave dynamic out"
+            )
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Return the vectors of all users [U, D] and of all items [N, D]."""

@@ -53,7 +53,7 @@ class ModalityGraph(nn.Module):
         self.own = nn.ModuleList(nn.Linear(w, embedding_size) for w in widths)
         self.combine = nn.ModuleList(nn.Linear(w + embedding_size, embedding_size) for w in widths)
         nn.init.xavier_normal_(self.preference)
-        for layer in (*self.convolve, *self.own, *self.combine):
+        for layer in (*self.convolve, *self.own, self.combine[0]):  # as the public code does
             nn.init.xavier_normal_(layer.weight)
 
     def forward(self, ids: Tensor, table: FeatureTable, graph: SparseGraph) -> Tensor:
@@ -86,7 +86,11 @@ class MMGCN(FeatureRecommender):
         self.reg_weight = config["reg_weight"]
         hidden_sizes = {"text": 0, "image": config["image_hidden_size"]}
         self.graph = SparseGraph(self._graph_of(dataset, is_normalised=False))
-        self.user_embedding, self.item_embedding = self._embeddings(size)
+        ids = nn.init.xavier_normal_(torch.empty(self.n_users + self.n_items, size))
+        self.user_embedding, self.item_embedding = (
+            nn.Embedding.from_pretrained(part.clone(), freeze=False)
+            for part in ids.split([self.n_users, self.n_items])
+        )
         self.modalities: Any = nn.ModuleDict(
             {
                 kind: ModalityGraph(

@@ -32,9 +32,12 @@ class VBPR(FeatureRecommender):
         self.user_embedding = nn.Embedding(self.n_users, 2 * size)
         self.item_embedding = nn.Embedding(self.n_items, size)
         self.project = nn.Linear(width, size, bias=not self.use_bias)
-        for layer in (self.user_embedding, self.item_embedding, self.project):
-            nn.init.xavier_uniform_(layer.weight)
-        if self.use_bias:
+        for table in (self.user_embedding, self.item_embedding):
+            nn.init.xavier_uniform_(table.weight)
+        nn.init.xavier_normal_(self.project.weight)
+        if not self.use_bias:
+            nn.init.zeros_(self.project.bias)
+        else:
             self.item_bias = nn.Parameter(torch.zeros(self.n_items))
             self.feature_bias = nn.Parameter(torch.zeros(width))
 

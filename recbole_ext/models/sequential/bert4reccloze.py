@@ -22,7 +22,12 @@ from torch import Tensor, nn
 from recbole_ext.data.causal import CausalTrainDataLoader
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
-from recbole_ext.models.refused_values import check_positive, check_shares
+from recbole_ext.models.refused_values import (
+    DROPOUTS,
+    check_fraction,
+    check_positive,
+    check_shares,
+)
 from recbole_ext.models.sas_encoder import build_sas_encoder
 from recbole_ext.modules.attention import ACTIVATIONS
 from recbole_ext.modules.cloze import appended_within, draw_hidden, hide
@@ -61,6 +66,7 @@ class BERT4RecCloze(ExtRecommender, SequentialRecommender):
         check_positive(config, ("softmax_memory", "mask_ratio"))
         check_shares(config, ("mask_ratio",))
         check_shares(config, ("mask_random_prob", "mask_keep_prob"))
+        check_fraction(config, DROPOUTS)
 
     @property
     def item_weight(self) -> Tensor:

@@ -22,7 +22,13 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.causal import N_SCORED, CausalTrainDataLoader, scored_positions
 from recbole_ext.data.prefix_dataset import PrefixDataset
 from recbole_ext.models.base import ExtRecommender
-from recbole_ext.models.refused_values import check_fields, check_positive, check_words
+from recbole_ext.models.refused_values import (
+    DROPOUTS,
+    check_fields,
+    check_fraction,
+    check_positive,
+    check_words,
+)
 from recbole_ext.modules.histories import appended
 from recbole_ext.modules.losses import item_cross_entropy
 from recbole_ext.modules.lru import LRUEncoder
@@ -54,13 +60,16 @@ class LRURec(ExtRecommender, SequentialRecommender):
             layer_norm_eps=config["layer_norm_eps"],
             initializer_range=config["initializer_range"],
         )
-        self.item_bias = nn.Parameter(torch.zeros(self.n_items))
+        std = config["initializer_range"]
+        self.item_bias = nn.Parameter(torch.empty(self.n_items))
+        nn.init.trunc_normal_(self.item_bias, std=std, a=-2 * std, b=2 * std)
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
         """Refuse settings that cannot be meant."""
         check_words(config, CHOICES)
         check_positive(config, ("softmax_memory",))
+        check_fraction(config, DROPOUTS)
 
     @classmethod
     def train_loader_class(cls, config: Any) -> type:
