@@ -6,9 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pandas as pd
@@ -148,38 +145,40 @@ def test_a_damaged_part_is_encoded_again(tmp_path):
     assert sorted(encoder.asked) == ["four", "one", "two"]
 
 
-KILLED = """
-    import os, signal, sys
-    from recbole_ext.features import build as module, manifest
-    from tests.features.test_build import Fake, make
-    texts = {f"i{i}": f"text {i}" for i in range(7)}
-    where, when = sys.argv[1], int(sys.argv[2])
-    calls, replace = [], os.replace
-    def dies(old, new):
-        calls.append(new)
-        if len(calls) == when:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(old, new)
-    os.replace = dies
-    make(where, texts, Fake())
-    print(len(calls))
-"""
+def killed_at(folder, texts, when):
+    """Build in a fork that kills itself before its file number ``when``; return how it ended.
+
+    Below zero it is a signal, otherwise how many files it put in place.
+    """
+    child = os.fork() if hasattr(os, "fork") else pytest.skip("needs fork")
+    if child == 0:
+        n_files, replace = [0], os.replace
+
+        def dies(old, new):
+            n_files[0] += 1
+            if n_files[0] == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(old, new)
+
+        os.replace = dies
+        try:
+            make(folder, texts, Fake())
+            os._exit(n_files[0])
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_kill_before_any_file_is_in_place_loses_nothing_that_was_there(tmp_path):
-    code = textwrap.dedent(KILLED)
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment = {**os.environ, "PYTHONPATH": root}
     texts = {f"i{i}": f"text {i}" for i in range(7)}
-    for when in range(1, 8):  # four batches, values, rows, manifest
+    for when in range(1, 8):  # three batches of six new texts; values, rows, manifest
         folder = tmp_path / str(when)
         make(folder, {"i0": "text 0"}, Fake())
-        command = [sys.executable, "-c", code, str(folder), str(when)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        ended = killed_at(folder, texts, when)
         if when == 7:
-            assert done.stdout.strip() == "6", done.stderr  # three batches of six new texts
+            assert ended == 6
             continue
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert ended == -signal.SIGKILL
         assert list(FeatureStore(folder).rows["token"]) == ["i0"]
         encoder = Fake()
         store = make(folder, texts, encoder)
