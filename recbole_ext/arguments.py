@@ -135,3 +135,17 @@ def help_of(function: Callable[..., Any], command: str) -> str:
         what = "needed" if needed else f"default {option.default}" if shown else ""
         lines.append(f"  --{key:<14} {option.words}{f' ({what})' if what else ''}")
     return "\n".join(lines)
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Return whether the help is asked for."""
+    return any(argument in ("-h", "--help") for argument in arguments)
+
+
+def call_or_help(function: Callable[..., Any], arguments: Sequence[str], command: str) -> int:
+    """Call a function by ``--key=value`` arguments, or print its help where it is asked for."""
+    if asks_for_help(arguments):
+        print(help_of(function, command))
+    else:
+        call(function, arguments, command)
+    return 0

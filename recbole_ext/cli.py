@@ -304,24 +304,16 @@ def _pictured(what: str, arguments: list[str]) -> int:
 
 
 def _candidates(arguments: list[str]) -> int:
-    from recbole_ext.arguments import call, help_of
+    from recbole_ext.arguments import call_or_help
     from recbole_ext.pipeline.candidates_command import candidates
 
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_of(candidates, "recbole-ext candidates"))
-    else:
-        call(candidates, arguments, "recbole-ext candidates")
-    return 0
+    return call_or_help(candidates, arguments, "recbole-ext candidates")
 
 
 def _rerank(arguments: list[str]) -> int:
-    from recbole_ext.pipeline.rerank_arguments import rerank_help, rerank_with
+    from recbole_ext.pipeline.rerank_arguments import run
 
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(rerank_help(arguments))
-    else:
-        rerank_with(arguments)
-    return 0
+    return run(arguments)
 
 
 def _pipeline(arguments: list[str]) -> int:

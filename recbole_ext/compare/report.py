@@ -129,15 +129,16 @@ def _warm_and_cold(data: Analysis, split: Split) -> list[Block]:
     items = one.ranks[one.settings["ITEM_ID_FIELD"]].astype(str)
     notes: list[Block] = []
     slices = item_slices(items, split.popularity, (), one.settings)
-    for run in (run for runs in data.runs.values() for run in runs):
-        for name in features_of(run.settings):
-            try:
-                slices |= by_feature(items, [name], run.settings)
-            except UserError as error:
-                notes.append(("p", f"By {name} nothing is shown: {error}"))
+    settings = [run.settings for runs in data.runs.values() for run in runs]
+    # many runs use one feature, which is read once
+    for name, of_run in {name: one for one in settings for name in features_of(one)}.items():
+        try:
+            slices |= by_feature(items, [name], of_run)
+        except UserError as error:
+            notes.append(("p", f"By {name} nothing is shown: {error}"))
     return [
         ("h3", "Warm and cold items"),
         ("table", tables.by_item(data, slices)),
         ("p", f"{data.metric} where the item to be found is one of these; how many, in the head."),
-        *dict.fromkeys(notes),
+        *notes,
     ]

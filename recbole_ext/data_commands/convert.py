@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_ext.arguments import call, help_of
+from recbole_ext.arguments import call_or_help
 from recbole_ext.data.convert.conversion import Conversion, convert, run_command
 from recbole_ext.data.convert.filters import DUPLICATES, HOW, Filters
 from recbole_ext.data.convert.registry import families, find_raw
@@ -41,11 +41,7 @@ def run(arguments: list[str]) -> int:
         hint = suggest(family, known) if family else ""
         raise UserError(f"convert: one of {', '.join(known)} is meant, not '{family}'{hint}")
     command = f"recbole-ext convert {family}"
-    if any(argument in ("-h", "--help") for argument in rest):
-        print(help_of(known[family], command))
-    else:
-        call(known[family], rest, command)
-    return 0
+    return call_or_help(known[family], rest, command)
 
 
 def commands() -> dict[str, Callable[..., None]]:

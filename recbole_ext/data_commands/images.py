@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_ext.arguments import call, help_of
+from recbole_ext.arguments import call_or_help
 from recbole_ext.feature_commands.options import at_least, at_most
 from recbole_ext.features.fetching import Fetcher
 from recbole_ext.features.pace import Pace
@@ -75,8 +75,4 @@ def download_images(links: str, out: str, manners: Manners, pictures: int = 1) -
 
 def run(arguments: list[str]) -> int:
     """Do ``recbole-ext images --key=value ...``."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_of(download_images, COMMAND))
-    else:
-        call(download_images, arguments, COMMAND)
-    return 0
+    return call_or_help(download_images, arguments, COMMAND)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from recbole_ext.arguments import call, help_of
+from recbole_ext.arguments import call_or_help
 from recbole_ext.feature_commands.images import encode_images
 from recbole_ext.feature_commands.look import inspect_feature
 from recbole_ext.feature_commands.pictured import write_captions, write_summaries
@@ -34,17 +34,9 @@ def run(arguments: list[str]) -> int:
     if what not in COMMANDS:
         hint = suggest(what, COMMANDS) if what else ""
         raise UserError(f"features: one of {', '.join(COMMANDS)} is meant, not '{what}'{hint}")
-    return _do(COMMANDS[what], rest, f"recbole-ext features {what}")
+    return call_or_help(COMMANDS[what], rest, f"recbole-ext features {what}")
 
 
 def run_pictured(what: str, arguments: list[str]) -> int:
     """Do ``recbole-ext captions|summaries --key=value ...``."""
-    return _do(PICTURED[what], arguments, f"recbole-ext {what}")
-
-
-def _do(function: Callable[..., None], arguments: list[str], command: str) -> int:
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_of(function, command))
-        return 0
-    call(function, arguments, command)
-    return 0
+    return call_or_help(PICTURED[what], arguments, f"recbole-ext {what}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from recbole_ext.feature_commands.common import side_rows
 from recbole_ext.feature_commands.options import FeatureOfData, at_least, one_of
+from recbole_ext.features.device import WEIGHT_DTYPES
 from recbole_ext.features.images import Pictures, read_images
 from recbole_ext.features.pictured import (
     CAPTION,
@@ -17,7 +18,7 @@ from recbole_ext.features.pictured import (
     write_about_pictures,
 )
 from recbole_ext.features.profiles import description_prompts, read_template
-from recbole_ext.features.vision_language import DTYPES, VisionLanguage, load_vision_language
+from recbole_ext.features.vision_language import VisionLanguage, load_vision_language
 from recbole_ext.features.writing import TEXTS
 from recbole_ext.types import UserError
 
@@ -68,7 +69,7 @@ class Seeing:
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, items=self.items, max_pixels=self.max_pixels)
-        one_of("dtype", self.dtype, DTYPES)
+        one_of("dtype", self.dtype, WEIGHT_DTYPES)
         if not self.model:
             raise UserError("--model is empty; name an alias, a hub id or a folder")
 

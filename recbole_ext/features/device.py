@@ -1,10 +1,13 @@
-"""The device of a name."""
+"""The device of a name, and the precisions that weights may have there."""
 
 from __future__ import annotations
 
 import torch
 
 from recbole_ext.types import UserError
+
+WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Of the weights of a pretrained model; ``auto`` is as they were saved."""
 
 
 def device_of(name: str) -> torch.device:

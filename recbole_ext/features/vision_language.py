@@ -27,9 +27,6 @@ ALIASES = {
 }
 """Short names of models on the Hugging Face hub."""
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-"""Of the weights; ``auto`` is as they were saved."""
-
 
 class Reader(Protocol):
     """Makes of texts and pictures what a model takes."""
@@ -111,7 +108,7 @@ def load_vision_language(
     Args:
         name: Alias, hub id, or folder of a saved model.
         device: ``auto``, ``cpu`` or ``cuda``.
-        dtype: One of :data:`DTYPES`.
+        dtype: One of :data:`~recbole_ext.features.device.WEIGHT_DTYPES`.
         max_pixels: Larger pictures are made smaller; of the Qwen-VL family alone.
         more: What else ``from_pretrained`` takes.
 

@@ -34,6 +34,18 @@ def check_heads(hidden_size: int, n_heads: int) -> None:
         )
 
 
+def check_stack(n_layers: int, initializer_range: float) -> None:
+    """Check what every stack of blocks is given.
+
+    Raises:
+        UserError: There is no block, or nothing to draw weights with.
+    """
+    if n_layers < 1:
+        raise UserError(f"n_layers: {n_layers} must be at least 1")
+    if not initializer_range > 0:
+        raise UserError(f"initializer_range: {initializer_range} must be greater than 0")
+
+
 class MultiHeadAttention(nn.Module):
     """Self-attention with residual and LayerNorm after it (post-LN)."""
 

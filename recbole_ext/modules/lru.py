@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_ext.modules.attention import FeedForward, gather_positions
+from recbole_ext.modules.attention import FeedForward, check_stack, gather_positions
 from recbole_ext.modules.dropout import Dropout
 from recbole_ext.modules.linear_recurrence import (
     decay_of,
@@ -16,7 +16,6 @@ from recbole_ext.modules.linear_recurrence import (
 )
 from recbole_ext.modules.losses import exact
 from recbole_ext.modules.transformer import by_length
-from recbole_ext.types import UserError
 
 
 class LinearRecurrentUnit(nn.Module):
@@ -135,10 +134,7 @@ class LRUEncoder(nn.Module):
         initializer_range: float = 0.02,
     ) -> None:
         super().__init__()
-        if n_layers < 1:
-            raise UserError(f"n_layers: {n_layers} must be at least 1")
-        if not initializer_range > 0:
-            raise UserError(f"initializer_range: {initializer_range} must be greater than 0")
+        check_stack(n_layers, initializer_range)
         self.item_embedding = nn.Embedding(n_items, hidden_size, padding_idx=0)
         self.dropout = Dropout(hidden_dropout_prob)
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)

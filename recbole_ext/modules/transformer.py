@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from recbole_ext.modules.attention import TransformerLayer
+from recbole_ext.modules.attention import TransformerLayer, check_stack
 from recbole_ext.modules.dropout import Dropout
-from recbole_ext.types import UserError
 
 CHUNK_ITEMS = 3200
 """Items, padding included, that are encoded together on a CPU: what fits its caches."""
@@ -78,10 +77,7 @@ class SASEncoder(nn.Module):
         initializer_range: float = 0.02,
     ) -> None:
         super().__init__()
-        if n_layers < 1:
-            raise UserError(f"n_layers: {n_layers} must be at least 1")
-        if not initializer_range > 0:
-            raise UserError(f"initializer_range: {initializer_range} must be greater than 0")
+        check_stack(n_layers, initializer_range)
         self.item_embedding = nn.Embedding(n_items, hidden_size, padding_idx=0)
         self.position_embedding = nn.Embedding(max_length, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recbole_ext.arguments import call, help_of, options_of
+from recbole_ext.arguments import asks_for_help, call, help_of, options_of
 from recbole_ext.paths import reranker_yaml
 from recbole_ext.pipeline.ranking import Ranking
 from recbole_ext.pipeline.rerank_command import rerank_candidates
@@ -17,20 +17,25 @@ from recbole_ext.types import UserError, suggest
 COMMAND = "recbole-ext rerank"
 
 
-def rerank_with(arguments: Sequence[str]) -> None:
-    """Rerank by ``--key=value`` arguments, and print the report.
+def run(arguments: Sequence[str]) -> int:
+    """Rerank by ``--key=value`` arguments and print the report, or the help where it is asked for.
 
     Raises:
         UserError: A key that neither the command nor the reranker has, or a bad value.
     """
-    function, own = _command(), []
-    names = options_of(function)
-    rest = [one for one in arguments if one.partition("=")[0].removeprefix("--") not in names]
+    if asks_for_help(arguments):
+        print(rerank_help(arguments))
+        return 0
+    names = options_of(_command())
+    own: list[str] = []
+    rest: list[str] = []
+    for one in arguments:
+        (own if one.partition("=")[0].removeprefix("--") in names else rest).append(one)
     settings = parse_overrides(rest)
     _refuse_unknown(arguments, settings, list(names))
-    own = [one for one in arguments if one not in rest]
     result = call(_command(settings), own, COMMAND)
     print(f"{report_of(result)}\nfolder: {result['folder']}")
+    return 0
 
 
 def _command(settings: dict[str, Any] | None = None) -> Callable[..., Any]:

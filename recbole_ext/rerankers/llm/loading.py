@@ -23,7 +23,6 @@ ALIASES = {
     "qwen3-reranker-8b": "Qwen/Qwen3-Reranker-8B",
 }
 """Short names; any other is a hub id or a folder."""
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from recbole_ext.rerankers.llm.loading import DTYPES
+from recbole_ext.features.device import WEIGHT_DTYPES
 from recbole_ext.rerankers.llm.training import Training
 from recbole_ext.types import UserError, suggest
 
@@ -14,7 +14,7 @@ CHOICES = {
     "engine": ("local", "server"),
     "scoring": ("listwise", "pointwise"),
     "loss": ("candidates", "lm"),
-    "dtype": DTYPES,
+    "dtype": WEIGHT_DTYPES,
 }
 FROM_ONE = (
     *("max_length", "max_history", "max_title_tokens", "min_title_tokens", "prompt_batch_size"),
