@@ -119,7 +119,9 @@ class Endpoint:
             futures = [pool.submit(ask, part) for part in parts]
             try:
                 return [future.result() for future in futures]
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, Exception):  # Ctrl-C: or who waits would be waited for
+                    self.pace.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

@@ -218,6 +218,26 @@ def test_after_an_error_nothing_more_is_asked():
     assert len(begun) < 5
 
 
+def test_ctrl_c_wakes_who_waits_for_a_limit():
+    """A request in ten minutes: without it the second would be waited for, and then sent."""
+    pace, sent, is_waiting = Pace(requests_per_minute=0.1), [], threading.Event()
+    endpoint = Endpoint.__new__(Endpoint)
+    endpoint.concurrency, endpoint.pace = 2, pace
+    pace.wait(0)
+
+    def ask(n):
+        if n == 0:
+            is_waiting.wait()
+            raise KeyboardInterrupt
+        is_waiting.set()
+        pace.wait(0)
+        sent.append(n)
+
+    with pytest.raises(KeyboardInterrupt):
+        endpoint.map(ask, range(2))
+    assert sent == []
+
+
 def test_retry_after_is_seconds_or_a_date():
     assert retry_after("2.5") == 2.5 and retry_after("-1") == 0
     assert retry_after(None) is None and retry_after("soon") is None and retry_after("nan") is None
