@@ -37,7 +37,8 @@ HEAD = ("", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10")
 ABOUT = """# Results
 
 Written by `python -m benchmarks.results` from the reports of `recbole-ext compare`. The first line
-of `examples/compare_*.yaml` is the command of each comparison."""
+of `examples/compare_*.yaml` is the command of each comparison; parts of one that ran apart were put
+together by `python -m benchmarks.join`."""
 
 
 def page(reports: list[str]) -> str:
