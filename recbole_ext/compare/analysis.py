@@ -69,6 +69,11 @@ class Analysis:
         runs = self.runs[name]
         return sum((one.users for one in runs[1:]), runs[0].users) / len(runs)
 
+    def common_seeds(self, name: str, over: str) -> list[int]:
+        """Return the seeds that both have, in the order of the first's runs."""
+        theirs = {one.row["seed"] for one in self.runs[over]}
+        return [seed for one in self.runs[name] if (seed := one.row["seed"]) in theirs]
+
     def gains(self, name: str, over: str, by: str = "users") -> np.ndarray | None:
         """Return ``metric`` less that of ``over``, averaged over the seeds that both have.
 
