@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from recbole.evaluator.register import smaller_metrics
 
 from recbole_ext.compare.collect import Done
 from recbole_ext.registry import get_model
@@ -49,10 +50,12 @@ class Analysis:
             and not getattr(get_model(runs[0].row["model"]), "warm_start", None)
         ]
 
+        sign = -1 if self.valid_metric.partition("@")[0] in smaller_metrics else 1
+
         # by validation: the best on the test would be chosen by what it is then judged on
         def valid(name: str) -> float:
             scores = [one.result["best_valid"].get(self.valid_metric) for one in self.runs[name]]
-            return float(np.mean([-np.inf if score is None else score for score in scores]))
+            return float(np.mean([-np.inf if score is None else sign * score for score in scores]))
 
         return max(baselines or list(self.runs), key=valid)
 

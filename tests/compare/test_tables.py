@@ -75,6 +75,13 @@ def test_without_validation_nothing_is_chosen_on_it(tmp_path):
     )
 
 
+def test_the_best_baseline_has_the_lowest_value_where_lower_is_better():
+    runs = [done(name, valid_metric="GiniIndex@10") for name in ("Pop", "BPR")]
+    for one, value in zip(runs, (0.9, 0.4), strict=True):
+        one.result["best_valid"] = {"giniindex@10": value}
+    assert Analysis(runs).best == "BPR"
+
+
 def test_seeds_of_a_control_that_differ_are_named():
     runs = [
         done("BPR", epochs=9),
