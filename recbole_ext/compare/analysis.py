@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from recbole.evaluator.register import smaller_metrics
 
 from recbole_ext.compare.collect import Done
 from recbole_ext.registry import get_model
@@ -49,10 +50,12 @@ class Analysis:
             and not getattr(get_model(runs[0].row["model"]), "warm_start", None)
         ]
 
+        sign = -1 if self.valid_metric.partition("@")[0] in smaller_metrics else 1
+
         # by validation: the best on the test would be chosen by what it is then judged on
         def valid(name: str) -> float:
             scores = [one.result["best_valid"].get(self.valid_metric) for one in self.runs[name]]
-            return float(np.mean([-np.inf if score is None else score for score in scores]))
+            return float(np.mean([-np.inf if score is None else sign * score for score in scores]))
 
         return max(baselines or list(self.runs), key=valid)
 
@@ -68,6 +71,11 @@ class Analysis:
         """Return metrics by user, averaged over seeds, [U, metrics]."""
         runs = self.runs[name]
         return sum((one.users for one in runs[1:]), runs[0].users) / len(runs)
+
+    def common_seeds(self, name: str, over: str) -> list[int]:
+        """Return the seeds that both have, in the order of the first's runs."""
+        theirs = {one.row["seed"] for one in self.runs[over]}
+        return [seed for one in self.runs[name] if (seed := one.row["seed"]) in theirs]
 
     def gains(self, name: str, over: str, by: str = "users") -> np.ndarray | None:
         """Return ``metric`` less that of ``over``, averaged over the seeds that both have.

@@ -57,6 +57,9 @@ def _extend(folder: Path, source: Path, like: Path, place: list[str]) -> None:
     """Let a copy of a finished run go on for as many epochs as ``like`` has trained.
 
     Nothing stops it early, and its test is of its own best epoch, an earlier one perhaps.
+
+    Raises:
+        UserError: A callback did stop it, or the run that it goes on from.
     """
     if not folder.is_dir():
         begun = folder.with_name(f"{folder.name}.part")
@@ -65,7 +68,13 @@ def _extend(folder: Path, source: Path, like: Path, place: list[str]) -> None:
         begun.rename(folder)  # at once: half a copy must not be resumed
     n_epochs = len(RunLog(source).read()) + len(RunLog(like).read())
     longer = [f"--epochs={n_epochs}", f"--stopping_step={n_epochs}"]
-    run(resume=folder, overrides=[*place, *longer])
+    found = run(resume=folder, overrides=[*place, *longer])
+    if found["n_epochs"] < n_epochs:
+        (folder / "result.json").unlink()  # with one it counts as done
+        raise UserError(
+            f"it ended after {found['n_epochs']} of {n_epochs} epochs, for a callback stopped it "
+            f"or the run that it goes on from, {source.name}; leave it out, or --controls"
+        )
 
 
 def _end_with_parent() -> None:

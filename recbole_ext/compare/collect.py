@@ -22,7 +22,7 @@ from recbole_ext.types import UserError
 
 _COLUMNS = {"name", "model", "dataset", "seed", "control_of", "folder", "failure"}
 _TOLERANCE = 1e-3
-"""RecBole rounds its metrics to four digits; beyond this two numbers are not of one ranking."""
+"""Beyond this, and what RecBole rounds off, two numbers are not of one ranking."""
 _OF_A_SEED = {"seed", "pretrained_path", "pretrain_dir", *PLACE_KEYS} - {"accelerate"}
 """Settings that may differ between the seeds of one name."""
 
@@ -100,16 +100,18 @@ class Done:
         at_best = self._metrics(self.ranks.assign(rank=first), user).mean()
         at_worst = self._metrics(self.ranks.assign(rank=first + ties), user).mean()
         means, found = self.users.mean(), {}
+        rounding = 0.5 * 10.0 ** -self.settings.get("metric_decimal_place", 4)
+        tolerance = max(_TOLERANCE, 1.01 * rounding)
         for name, value in self.result["test"].items():
             if name not in means or value is None:
                 continue
-            if not at_worst[name] - _TOLERANCE <= value <= at_best[name] + _TOLERANCE:
+            if not at_worst[name] - tolerance <= value <= at_best[name] + tolerance:
                 raise UserError(
                     f"{self.name}, seed {self.row['seed']}: result.json says {name} {value:.4f}, "
                     f"and per_user.parquet {means[name]:.4f}, which ties between scores do not "
                     f"explain; remove the run folder {self.row['folder']} and run it once more"
                 )
-            if abs(value - means[name]) > _TOLERANCE:
+            if abs(value - means[name]) > tolerance:
                 found[name] = (value, float(means[name]))
         return found
 
@@ -209,4 +211,7 @@ def _refuse_unequal(first: Done, other: Done) -> None:
             )
     fields = [first.settings["USER_ID_FIELD"], first.settings["ITEM_ID_FIELD"]]
     if not first.ranks[fields].equals(other.ranks[fields]):
-        raise UserError(f"{names[0]} and {names[1]} were tested on different users or items")
+        raise UserError(
+            f"{names[0]} and {names[1]} were tested on different users or items, as with a random "
+            "split (eval_args order: RO) each seed is: one table cannot hold both"
+        )

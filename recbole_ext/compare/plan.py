@@ -15,10 +15,12 @@ from recbole_ext.compare.earlier import Row, refuse_other_fingerprint, refuse_ot
 from recbole_ext.compare.overrides import Overrides, read_overrides
 from recbole_ext.compare.protocol import PROTOCOL, TRAINING, refuse_unequal
 from recbole_ext.compare.refused import (
+    refuse_callbacks,
     refuse_controls,
     refuse_lost,
     refuse_other_data,
     refuse_other_encoder,
+    refuse_random_splits,
     refuse_twice,
     refuse_unfit,
 )
@@ -171,6 +173,8 @@ def _checked(
             config = Config(one.model, dataset, None, settings, _overrides_of(one, overrides))
             refuse_lost(one, seed, said)
             refuse_unfit(config)
+            refuse_random_splits(config, seeds)
+            refuse_callbacks(one, config)
             check_files(config)
             configs[one.name, seed] = settings, config
             (first, _), (_, reference) = next(iter(configs.items()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recbole_ext.callbacks.build import build_callbacks
+from recbole_ext.callbacks.early_stop import EarlyStop
 from recbole_ext.compare.controls import Variant
 from recbole_ext.compare.protocol import BY_USER
 from recbole_ext.config import Config
@@ -41,6 +43,15 @@ def refuse_unfit(config: Config) -> None:
         raise UserError(
             f"nproc: {config['nproc']}: a comparison trains each run in one process, which it can "
             "stop and continue; leave nproc out"
+        )
+
+
+def refuse_random_splits(config: Config, seeds: Sequence[int]) -> None:
+    """Refuse several seeds with a random split: each would be tested on other interactions."""
+    if len(seeds) > 1 and config.resolved["eval_args"].get("order") == "RO":
+        raise UserError(
+            "eval_args order: RO draws another split with each seed, and a user's values on "
+            "different items are not averaged; set order: TO, or give one seed"
         )
 
 
@@ -84,6 +95,19 @@ def refuse_controls(one: Variant, starts_there: bool) -> None:
         raise UserError(
             f"--controls are of {one.control_of} against the {one.model} that it starts from, and "
             "here it starts elsewhere; leave out --controls, or pretrain and pretrained_path"
+        )
+
+
+def refuse_callbacks(one: Variant, config: Config) -> None:
+    """Refuse callbacks that cannot be built, and one that would stop a run which is to go on."""
+    try:
+        callbacks = build_callbacks(config["callbacks"])
+    except UserError as error:
+        raise UserError(f"{one.name}: {error}") from None
+    if one.extends and any(isinstance(callback, EarlyStop) for callback in callbacks):
+        raise UserError(
+            f"--controls let {one.model} go on where it has ended, and its callback EarlyStop "
+            "would stop it again; set stopping_step instead, or leave out --controls"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,10 @@ def _dataset(data: Analysis, split: Path) -> list[Block]:
                 "p",
                 f"{data.best} is the {_which(data)}. "
                 "Paired over users: bootstrap interval, and p of a sign-flip permutation test "
-                f"with Holm's correction for {len(pairs)} comparisons.",
+                f"with Holm's correction for {_n_tests(data, pairs)} comparisons.",
             ),
             ("table", tables.differences(data, pairs, "model")),
+            *(("p", note) for note in tables.fewer_seeds(data, pairs)),
         ]
     for name in data.runs:
         pairs = [(name, control) for control in data.controls_of(name)]
@@ -92,6 +94,7 @@ def _dataset(data: Analysis, split: Path) -> list[Block]:
             blocks += [
                 ("h3", f"{name} against its controls"),
                 ("table", tables.differences(data, pairs, f"gain of {name} over")),
+                *(("p", note) for note in tables.fewer_seeds(data, pairs)),
             ]
     blocks += [
         *_by_what_is_known(data, split),
@@ -102,6 +105,10 @@ def _dataset(data: Analysis, split: Path) -> list[Block]:
         ("table", tables.equal(data)),
     ]
     return blocks
+
+
+def _n_tests(data: Analysis, pairs: Sequence[tuple[str, str]]) -> int:
+    return sum(bool(data.common_seeds(*pair)) for pair in pairs)
 
 
 def _which(data: Analysis) -> str:

@@ -80,7 +80,8 @@ def sign_flip_p(differences: np.ndarray, n_resamples: int = 10_000, seed: int = 
     n_users = len(differences)
     if n_users == 0:
         return 1.0
-    least = abs(differences.sum()) * (1 - 1e-12)  # equal sums may differ in the last bits
+    # equal sums may differ in the last bits, of the terms: where they cancel, the sum has none
+    least = abs(differences.sum()) - 1e-12 * abs(differences).sum()
     if 2**n_users <= n_resamples:
         bits = np.arange(2**n_users)[:, None] >> np.arange(n_users) & 1  # [2^U, U]
         return float((abs((2 * bits - 1) @ differences) >= least).mean())

@@ -64,6 +64,21 @@ def differences(data: Analysis, pairs: Sequence[tuple[str, str]], head: str) -> 
     return table
 
 
+def fewer_seeds(data: Analysis, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a sentence where gains are of fewer seeds than the means of :func:`quality`."""
+    found = []
+    for a, b in pairs:
+        common = data.common_seeds(a, b)
+        if common and any(len(data.runs[name]) > len(common) for name in (a, b)):
+            found.append(f"{a} and {b}: {', '.join(map(str, common))}")
+    if not found:
+        return []
+    return [
+        "A gain is of the seeds that both have, which are fewer than those of the means above for "
+        f"{'; '.join(found)}."
+    ]
+
+
 def by_item(data: Analysis, slices: Mapping[str, np.ndarray]) -> Table:
     """Return the metric of the differences on parts of the test, over seeds as in :func:`quality`.
 

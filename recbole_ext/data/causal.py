@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.rows import histories_of
-from recbole_ext.modules.histories import Histories
+from recbole_ext.modules.histories import PADDED_ROWS, Histories, appended
 from recbole_ext.types import UserError
 
 N_SCORED = "n_scored"
@@ -37,8 +37,8 @@ def causal_windows(
     larger one a row beyond the limit sees up to ``stride - 1`` items less than its own history has.
 
     Args:
-        users: User of each row [R]; a user's rows stand together, in order of time.
-        item_seq: Histories [R, L].
+        users: User of each row [R]; those of a user that follow one another stand together.
+        item_seq: Histories [R, L]; where they are offsets, with the next items behind them.
         lengths: Their lengths [R].
         targets: Next items [R].
         stride: Items by which windows slide once histories exceed the limit L.
@@ -49,12 +49,8 @@ def causal_windows(
     """
     n = len(users)
     place = torch.arange(n)
-    last_item = item_seq[place, lengths - 1]  # [R]
-    grown = (lengths[:-1] + 1).clamp(max=item_seq.size(1))  # [R - 1]
-    # Whether a row's history is that of the row before it plus the target of that row.
     follows = torch.zeros(n, dtype=torch.bool)  # [R]
-    follows[1:] = users[1:] == users[:-1]
-    follows[1:] &= (lengths[1:] == grown) & (last_item[1:] == targets[:-1])
+    follows[1:] = (users[1:] == users[:-1]) & _goes_on(item_seq, lengths, targets)
     begin = torch.where(follows, 0, place).cummax(0).values  # [R], first row of a row's chain
     slid = (place - begin) - (lengths - lengths[begin])  # [R], items that fell out on the left
     group = (slid + stride - 1) // stride  # [R]
@@ -62,6 +58,24 @@ def causal_windows(
     is_last[:-1] = ~follows[1:] | (group[1:] != group[:-1])
     rows = place[is_last]  # [W]
     return rows, torch.diff(rows, prepend=rows.new_tensor([-1]))
+
+
+def _goes_on(item_seq: Tensor | Histories, lengths: Tensor, targets: Tensor) -> Tensor:
+    """Tell whether a row's history is that of the row before it and its target, [R - 1].
+
+    Of files that are split already a user may have some rows only, so the whole of it is compared.
+    """
+    if isinstance(item_seq, Histories):  # whose targets stand behind them
+        stop = item_seq.windows.stop  # [R]
+        return stop[1:] == stop[:-1] + 1
+    limit, n = item_seq.size(1), max(0, len(lengths) - 1)
+    found = torch.zeros(n, dtype=torch.bool)  # [R - 1]
+    for rows in torch.arange(n).split(PADDED_ROWS):
+        grown = appended(item_seq[rows], lengths[rows], targets[rows])  # [b, L + 1]
+        is_full = (lengths[rows] == limit)[:, None]  # [b, 1], the first item falls out
+        grown = torch.where(is_full, grown[:, 1:], grown[:, :-1])  # [b, L]
+        found[rows] = (grown == item_seq[rows + 1]).all(1)
+    return found
 
 
 def scored_positions(lengths: Tensor, n_scored: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ext.modules import mixing
-from recbole_ext.modules.memory import Memory
+from recbole_ext.modules.memory import Memory, full_precision
 from recbole_ext.modules.mixing import MixSettings
 from recbole_ext.modules.retriever import MixGate, Retriever, log_weights
 
@@ -191,7 +191,8 @@ class RetrievalMix(nn.Module):
     def weigh(self, h: Tensor, near: Tensor, memory: Memory) -> Found:
         """Weigh the neighbours [B, K] of states [B, D] for training, gradients on both sides."""
         keys = memory.states_at(near.clamp_min(0))  # [B, K, D]
-        similarity = self.retriever.similarity(h, keys)  # [B, K]
+        with full_precision(h.device):  # neighbours are too alike for the digits of 16 bits
+            similarity = self.retriever.similarity(h.float(), keys)  # [B, K]
         return self.find(similarity, near, memory, self.for_losses())
 
     def _least_similarity(self, memory: Memory) -> float:

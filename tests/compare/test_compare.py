@@ -21,6 +21,7 @@ from recbole_ext.compare.plan import plan, seeds_of
 from recbole_ext.compare.report import write_report
 from recbole_ext.compare.split import load_split, read_split
 from recbole_ext.config import Config
+from recbole_ext.trainer.checkpoint import read_checkpoint, write_checkpoint
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 from tests.compare.conftest import SMALL, in_process, tiny, write_overrides
@@ -471,6 +472,30 @@ def test_what_goes_on_from_another_run_takes_them_too(finished, tmp_path):
     }
     assert in_process(job, tmp_path / "log") is None
     assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["eval_memory_mib"] == 7
+
+
+def test_what_does_not_go_on_as_long_as_it_should_is_a_failure(finished, tmp_path):
+    """A callback has stopped the run that goes on, and so it is stopped at once."""
+    by_name = folders(finished)
+    stopped = tmp_path / "stopped"
+    shutil.copytree(by_name["DuoRec"], stopped)
+    payload = read_checkpoint(stopped / "last.pt")
+    payload["early_stopping"]["stop"] = "enough"
+    write_checkpoint(stopped / "last.pt", payload)
+    settings = yaml.safe_load((stopped / "config.yaml").read_text())
+    job = {
+        "kind": "extend",
+        "model": "DuoRec",
+        "dataset": "tiny",
+        "settings": {"data_path": settings["data_path"], **SMALL},
+        "overrides": [],
+        "folder": str(tmp_path / "more"),
+        "needs": [str(stopped), str(by_name["FTRagRec"])],
+        "mixes_alike": False,
+    }
+    for _ in range(2):  # given once more it is no success either
+        assert in_process(job, tmp_path / "log").startswith("it ended after 1 of 2 epochs")
+        assert not runner.is_done(tmp_path / "more")
 
 
 # ---- warm start and controls

@@ -65,6 +65,29 @@ def test_controls_of_a_model_that_starts_elsewhere_are_refused(planned):
         planned(cold, controls=True)
 
 
+def test_callbacks_are_checked_before_anything_runs(planned):
+    broken = {"models": {"FTRagRec": {"callbacks": [{"EarlyStop": {"monitor": "ndcg@10"}}]}}}
+    with pytest.raises(UserError, match="FTRagRec: EarlyStop has no argument 'monitor'"):
+        planned(broken)
+
+
+def test_a_callback_that_would_stop_what_goes_on_is_refused(planned):
+    stopped = {"models": {"DuoRec": {"callbacks": [{"EarlyStop": {"metric": "ndcg@10"}}]}}}
+    assert planned(stopped)
+    with pytest.raises(UserError, match="EarlyStop would stop it again; set stopping_step"):
+        planned(stopped, controls=True)
+
+
+def test_several_seeds_of_a_random_split_are_refused(planned):
+    """Each seed is tested on a split of its own, and the report could not be made."""
+    random = {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "RO"}}
+    assert planned(random, models=["BPR"])
+    with pytest.raises(UserError, match="order: RO draws another split with each seed"):
+        planned(random, models=["BPR"], seeds=(2020, 2021))
+    in_time = {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "TO"}}
+    assert planned(in_time, models=["BPR"], seeds=(2020, 2021))
+
+
 def test_the_runs_on_one_dataset_read_the_same_files(planned, tiny_data_path, tmp_path):
     shutil.copytree(tiny_data_path, tmp_path / "copy")
     other = {"data_path": str(tmp_path / "copy")}

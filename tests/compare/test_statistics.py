@@ -68,7 +68,19 @@ def test_both_sides_count_alike_and_no_difference_is_no_evidence():
     assert sign_flip_p(np.zeros(9)) == 1
 
 
+def test_gains_that_cancel_are_no_evidence_however_they_are_rounded():
+    """In tenths their sum is some 1e-17 and that of others 0, in whole numbers all of it is 0."""
+    assert sign_flip_p(np.array([0.2, 0.1, -0.1, -0.2])) == 1
+    differences = np.tile([0.1, 0.2, 0.3, -0.1, -0.2, -0.3], 20)
+    assert abs(differences.sum()) > 0 and sign_flip_p(differences) == 1
+
+
+def test_a_drawn_p_is_never_0():
+    assert sign_flip_p(np.ones(500), n_resamples=99) == pytest.approx(1 / 100)
+
+
 def test_holm_by_hand():
-    # sorted 0.01 x 4, 0.02 x 3, 0.03 x 2 (0.06, as before), 0.5 x 1
-    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    # sorted 0.01 x 4, 0.02 x 3, 0.025 x 2 (0.05, but no less than before), 0.5 x 1
+    assert holm([0.025, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []

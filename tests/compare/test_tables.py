@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
 from recbole_ext.compare import tables
 from recbole_ext.compare.analysis import Analysis
@@ -12,6 +13,7 @@ from recbole_ext.compare.report import _dataset
 from recbole_ext.compare.split import Split, write_split
 from recbole_ext.compare.start import Start
 from recbole_ext.features.build import Subject
+from recbole_ext.types import UserError
 from tests.models.feature_help import Fake, write_feature
 
 
@@ -73,6 +75,13 @@ def test_without_validation_nothing_is_chosen_on_it(tmp_path):
     )
 
 
+def test_the_best_baseline_has_the_lowest_value_where_lower_is_better():
+    runs = [done(name, valid_metric="GiniIndex@10") for name in ("Pop", "BPR")]
+    for one, value in zip(runs, (0.9, 0.4), strict=True):
+        one.result["best_valid"] = {"giniindex@10": value}
+    assert Analysis(runs).best == "BPR"
+
+
 def test_seeds_of_a_control_that_differ_are_named():
     runs = [
         done("BPR", epochs=9),
@@ -82,6 +91,32 @@ def test_seeds_of_a_control_that_differ_are_named():
         done("more", seed=2, control_of="BPR", epochs=15),
     ]
     assert row_of(runs, "most epochs") == "12: more (seed 1); 15: more (seed 2); 9: the others"
+
+
+def test_what_recbole_rounds_off_is_no_contradiction():
+    """NDCG is .75; RecBole's result has as many digits as it was asked for."""
+    for value, digits in ((0.8, 1), (0.75, 2), (0.75, 4)):
+        one = done("BPR", metric_decimal_place=digits)
+        one.result["test"] = {"ndcg@10": value}
+        assert one.tied() == {}
+    one.result["test"] = {"ndcg@10": 0.8}
+    with pytest.raises(UserError, match=r"ndcg@10 0.8000, and per_user.parquet 0.7500"):
+        one.tied()
+
+
+def test_gains_of_fewer_seeds_say_so_and_count_as_tests_where_there_are_any(tmp_path):
+    runs = [
+        *(done("Pop", "Pop", seed, valid=0.9) for seed in (1, 2)),
+        *(done("BPR", seed=seed) for seed in (1, 2)),
+        done("few", seed=2),
+        done("other", seed=3),
+    ]
+    text = markdown(_dataset(Analysis(runs), tmp_path / "none.json"))
+    assert "Holm's correction for 2 comparisons" in text
+    assert "which are fewer than those of the means above for few and Pop: 2." in text
+    assert "| other | no seed in common |" in text
+    text = markdown(_dataset(Analysis(runs[:4]), tmp_path / "none.json"))
+    assert "which are fewer than" not in text
 
 
 def of_items(name, ranks, ndcg, seed=1):

@@ -10,6 +10,8 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole_ext.data.bucketing import BucketedBatches, BucketedTrainDataLoader
 from recbole_ext.data.causal import causal_windows
 from recbole_ext.data.prefix_dataset import ROW_ID, PrefixDataset
+from recbole_ext.data.rows import histories_of
+from recbole_ext.modules.histories import Histories
 
 LENGTHS = torch.randint(1, 51, (1037,), generator=torch.Generator().manual_seed(0))
 
@@ -105,14 +107,29 @@ def test_window_zero_is_recboles_order(train_set):
             assert torch.equal(a[ROW_ID], b[ROW_ID])
 
 
+def test_rows_between_which_some_are_missing_share_no_window():
+    """Of a user's 1 2 3 2 5 7 8, limit 2, a file lacks the rows of 3 and of the second 2."""
+    seq, lengths = torch.tensor([[1, 0], [3, 2], [2, 5], [5, 7]]), torch.tensor([1, 2, 2, 2])
+    targets, users = torch.tensor([2, 5, 7, 8]), torch.zeros(4, dtype=torch.long)
+    rows, n_scored = causal_windows(users, seq, lengths, targets, stride=2)
+    # 3 2 ends with the target of row 0 and is one longer, but it is not 1 2
+    assert (rows.tolist(), n_scored.tolist()) == ([0, 1, 3], [1, 1, 2])
+
+
 @pytest.mark.parametrize("stride", [1, 2, 5])
 def test_causal_windows_cover_each_row_once(train_set, stride):
     _, dataset = train_set
     feat = dataset.inter_feat
+    offsets = histories_of(feat, "item_id_list")
+    assert isinstance(offsets, Histories)
     users, seq, lengths, targets = (
         feat[f] for f in ("user_id", "item_id_list", "item_length", "item_id")
     )
     rows, n_scored = causal_windows(users, seq, lengths, targets, stride)
+    for found, wanted in zip(
+        causal_windows(users, offsets, lengths, targets, stride), (rows, n_scored), strict=True
+    ):
+        assert torch.equal(found, wanted)
     covered = []
     for row, n in zip(rows.tolist(), n_scored.tolist(), strict=True):
         for back in range(n):

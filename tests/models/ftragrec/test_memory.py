@@ -177,3 +177,5 @@ def test_autocast_changes_neither_neighbours_nor_what_is_looked_up(make, mix, fr
     assert found == pytest.approx(wanted, rel=0.02)
     if freeze == "all":
         assert found["rec"] == wanted["rec"]
+    if freeze == "all" and mix == "probability":  # nor the weights of neighbours, which are alike
+        assert found == wanted
