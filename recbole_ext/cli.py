@@ -17,6 +17,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+from recbole_ext.settings_reading import files_in  # noqa: E402
 from recbole_ext.types import UserError, suggest  # noqa: E402
 
 HELP = {
@@ -83,7 +84,7 @@ HELP = {
 }
 HELPED = ("images", "candidates", "rerank", "captions", "summaries")
 _BODY = (
-    "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130 interrupted."
+    "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130/143 stopped."
 )
 USAGE = _BODY.format("COMMAND [--key=value ...]", "\n".join(HELP.values()))
 
@@ -187,7 +188,7 @@ def _run(arguments: list[str]) -> int:
             raise UserError("--resume writes into the run folder itself; leave out --output_dir")
         result = run(resume=options["resume"], overrides=overrides)
     else:
-        files = options.get("config_files", "").split()
+        files = files_in(options.get("config_files", ""))
         result = run(options.get("model"), options.get("dataset"), files, overrides=overrides)
     print(result_table(result))
     return 0
@@ -208,11 +209,14 @@ def _compare(arguments: list[str]) -> int:
         list(dict.fromkeys(filter(None, options.get(name, "").split(","))))
         for name in ("models", "datasets")
     )
-    lists = {"models": models, "datasets": datasets}
-    _need(lists, ("models", "datasets"), "compare --models=Pop,BPR --datasets=ml-100k")
+    _need(
+        {"models": models, "datasets": datasets},
+        ("models", "datasets"),
+        "compare --models=Pop,BPR --datasets=ml-100k",
+    )
     from recbole_ext.compare.overrides import read_overrides
 
-    files = options.get("config_files", "").split()
+    files = files_in(options.get("config_files", ""))
     given = read_overrides(options.get("overrides"), models, datasets, files)
     place = Path(options.get("output_dir") or "runs/compare")
     return _run_plan(models, datasets, place, options, given, overrides, controls)
@@ -228,7 +232,7 @@ def _ablate(arguments: list[str]) -> int:
     from recbole_ext.registry import get_model
 
     get_model(model)  # a misspelt one has no switches, and this says so better
-    files = options.get("config_files", "").split()
+    files = files_in(options.get("config_files", ""))
     given = read_overrides(options.get("overrides"), [model], [dataset], files)
     switches = [name for name in options.get("switches", "").split(",") if name]
     wanted = ablation_of(model, given, switches, options.get("switches_file"))

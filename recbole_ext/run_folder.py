@@ -24,6 +24,8 @@ from recbole_ext.atomic import replacing
 from recbole_ext.paths import PACKAGE
 from recbole_ext.types import UserError
 
+PLAN = "plan.json"
+"""By which the folder of a comparison is known."""
 WRITTEN = ("result.json", "metrics.jsonl", "best.pt", "last.pt", "per_user.parquet")
 """What a run writes beside ``config.yaml``, by which a run is known."""
 _LEAST_BYTES = 1 << 16
@@ -53,6 +55,8 @@ def make_folder(output_dir: str | Path | None, model: str, dataset: str) -> Path
             f"{folder} already holds a run; continue it with --resume={folder}, "
             "or name another --output_dir"
         )
+    if (folder / PLAN).exists():
+        raise UserError(f"{folder} holds a comparison ({PLAN}); name another --output_dir")
     taken = [name for name in WRITTEN if (folder / name).exists()]
     if taken:
         raise UserError(

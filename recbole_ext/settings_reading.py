@@ -43,6 +43,11 @@ Loader.add_implicit_resolver(
 )
 
 
+def files_in(text: str) -> list[str]:
+    """Return the settings files of ``--config_files``: one, or several with spaces between."""
+    return [text] if Path(text).is_file() else text.split()
+
+
 def parse_value(text: str) -> Any:
     """Return a command-line value read as YAML; ``None`` is null, what is no YAML a string."""
     if text == "None":

@@ -208,6 +208,25 @@ def test_a_folder_that_holds_a_run_is_kept(call: Call, tiny: list[str], tmp_path
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir() if p.is_file()}
 
 
+def test_the_folder_of_a_comparison_takes_no_run(
+    call: Call, tiny: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "plan.json").write_text("[]")
+    code, _, err = call("run", *tiny, "--output_dir=one")
+    assert code == 2
+    assert err == "recbole-ext: one holds a comparison (plan.json); name another --output_dir\n"
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["plan.json"]
+
+
+def test_a_settings_file_may_have_a_space_in_its_name(
+    call: Call, tiny: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mein läden.yaml").write_text("epochs: three")
+    code, _, err = call("run", *tiny[:2], "--config_files=mein läden.yaml")
+    assert (code, err) == (2, "recbole-ext: epochs takes int, not 'three'\n")
+
+
 def test_a_folder_with_a_file_that_a_run_would_overwrite_is_kept(
     call: Call, tiny: list[str], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from recbole_ext.compare.protocol import refuse_unequal
 from recbole_ext.compare.start import Start, read_start
 from recbole_ext.compare.statistics import per_user
+from recbole_ext.run_folder import PLAN
 from recbole_ext.settings_kinds import PLACE_KEYS
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.trainer.run_log import RunLog
@@ -23,6 +24,9 @@ from recbole_ext.types import UserError
 _COLUMNS = {"name", "model", "dataset", "seed", "control_of", "folder", "failure"}
 _TOLERANCE = 1e-3
 """Beyond this, and what RecBole rounds off, two numbers are not of one ranking."""
+_SETTINGS = {"USER_ID_FIELD", "ITEM_ID_FIELD", "dataset", "topk", "eval_args"}
+_RESULT = {"best_valid", "dataset_fingerprint", "n_epochs", "n_parameters", "peak_memory_gib"}
+_RESULT |= {"seconds", "seed", "test", "versions", "warm_start"}
 _OF_A_SEED = {"seed", "pretrained_path", "pretrain_dir", *PLACE_KEYS} - {"accelerate"}
 """Settings that may differ between the seeds of one name."""
 
@@ -122,12 +126,12 @@ def read_plan(place: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: The folder holds no comparison.
     """
-    path = place / "plan.json"
+    path = place / PLAN
     if not path.is_file():
         raise UserError(f"{place} holds no comparison (no plan.json); give its --output_dir")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        if all(_COLUMNS <= row.keys() for row in rows):
+        if rows and all(_COLUMNS <= row.keys() for row in rows):
             return rows
     except (OSError, ValueError, TypeError, AttributeError):
         pass
@@ -160,23 +164,33 @@ def read_runs(place: Path, rows: list[dict[str, Any]]) -> list[Done]:
 def _read(place: Path, row: dict[str, Any], shown: set[str]) -> Done:
     folder = place / row["folder"]
     try:
-        return _read_files(place, row, shown)
-    except (OSError, ValueError, KeyError) as error:
+        settings = _whole("config.yaml", read_yaml(folder / "config.yaml"), _SETTINGS)
+        ranks = pd.read_parquet(folder / "per_user.parquet")
+        fields = [settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]]
+        _whole("per_user.parquet", ranks, {*fields, "rank", "ties"})
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        _whole("result.json", result, _RESULT)
+        epochs = RunLog(folder).read()
+        if len(epochs) != result["n_epochs"]:
+            raise ValueError(f"metrics.jsonl has {len(epochs)} of {result['n_epochs']} epochs")
+    except (OSError, ValueError, UserError) as error:
+        why = str(error).strip().splitlines()[0].replace(str(folder), folder.name)
         raise UserError(
-            f"{folder}: the run of {row['name']}, seed {row['seed']}, cannot be read "
-            f"({str(error).strip().splitlines()[0][:100]}); remove the folder and give the "
-            "comparison's command once more"
+            f"{folder}: the run of {row['name']}, seed {row['seed']}, cannot be read ({why}); "
+            "remove the folder and give the comparison's command once more"
         ) from error
+    start = read_start(place, row, result, shown)
+    return Done(row, result, settings, ranks.sort_values(fields, ignore_index=True), epochs, start)
 
 
-def _read_files(place: Path, row: dict[str, Any], shown: set[str]) -> Done:
-    folder = place / row["folder"]
-    settings = read_yaml(folder / "config.yaml")
-    ranks = pd.read_parquet(folder / "per_user.parquet")
-    ranks = ranks.sort_values([settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]])
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    start, epochs = read_start(place, row, result, shown), RunLog(folder).read()
-    return Done(row, result, settings, ranks.reset_index(drop=True), epochs, start)
+def _whole(name: str, found: Any, keys: set[str]) -> Any:
+    """Return what a file holds, where it is what it should be."""
+    if not isinstance(found, dict | pd.DataFrame):
+        raise ValueError(f"{name} holds no {'settings' if name == 'config.yaml' else 'result'}")
+    missing = sorted(keys - set(found.keys()))
+    if missing:
+        raise ValueError(f"{name} has no {missing[0]}")
+    return found
 
 
 def _refuse_two_settings(first: Done, other: Done) -> None:

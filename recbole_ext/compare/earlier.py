@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_ext.compare.collect import read_plan
 from recbole_ext.compare.protocol import refuse_unequal
+from recbole_ext.run_folder import PLAN
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
@@ -108,7 +109,7 @@ def _remedy(place: Path) -> str:
 
 
 def _old(place: Path) -> list[Row]:
-    return read_plan(place) if (place / "plan.json").is_file() else []
+    return read_plan(place) if (place / PLAN).is_file() else []
 
 
 def _about(row: Row) -> tuple[str, ...]:

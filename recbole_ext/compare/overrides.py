@@ -20,6 +20,8 @@ OWN = {
     "output_dir": "give --output_dir",
 }
 """What no file may set, and what to do instead."""
+PARTS = ("models", "datasets", "variants")
+"""What maps names to settings."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,20 @@ def read_overrides(
     by_dataset = _part(given, "datasets", datasets, path)
     example = f"{models[0]} small: {{model: {models[0]}, epochs: 5}}"
     _refuse_own(given, str(path))
+    _refuse_misspelt(given, path)
     for part, settings in {**by_model, **by_dataset}.items():
         _refuse_own(settings, f"{path}: {part}")
     variants = _mapping(given, "variants", example, path)
     found = tuple(_variant(name, dict(one), models, path) for name, one in variants.items())
     return Overrides(joined(for_all, given), by_model, by_dataset, found)
+
+
+def _refuse_misspelt(given: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse ``modles: {BPR: {...}}``: no setting of RecBole's holds mappings of mappings."""
+    for key, part in given.items():
+        holds_names = isinstance(part, dict) and all(isinstance(v, dict) for v in part.values())
+        if part and holds_names and key not in PARTS and suggest(key, PARTS):
+            raise UserError(f"{path}: '{key}' is no part of an overrides file{suggest(key, PARTS)}")
 
 
 def _refuse_own(settings: Mapping[str, Any], where: str) -> None:

@@ -69,8 +69,10 @@ def _dataset(data: Analysis, split: Path) -> list[Block]:
         *(("p", note) for note in tables.ties(data)),
         (
             "p",
-            "Every number is of the ranks in per_user.parquet. ± is the standard deviation over "
-            "seeds; intervals are bootstraps over users, whose values are averaged over seeds.",
+            "Every number of the test is of the ranks in per_user.parquet; validation is as "
+            "result.json has it, where ties are taken as they lie. ± is the standard deviation "
+            "over seeds; intervals are bootstraps over users, whose values are averaged over "
+            "seeds.",
         ),
         *figures.quality(data),
     ]
@@ -100,6 +102,7 @@ def _dataset(data: Analysis, split: Path) -> list[Block]:
         *_by_what_is_known(data, split),
         ("h3", "Cost"),
         ("table", tables.cost(data)),
+        *(("p", note) for note in tables.going_on(data)),
         *figures.training(data),
         ("h3", "What was equal, and what was not"),
         ("table", tables.equal(data)),
@@ -146,6 +149,10 @@ def _warm_and_cold(data: Analysis, split: Split) -> list[Block]:
     return [
         ("h3", "Warm and cold items"),
         ("table", tables.by_item(data, slices)),
-        ("p", f"{data.metric} where the item to be found is one of these; how many, in the head."),
+        (
+            "p",
+            f"{data.metric} where the item to be found is one of these, by its interactions in "
+            "training; how many, in the head.",
+        ),
         *notes,
     ]

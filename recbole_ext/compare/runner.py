@@ -19,7 +19,7 @@ from recbole_ext.compare.check import Wanted
 from recbole_ext.compare.earlier import earlier_rows
 from recbole_ext.compare.plan import Planned
 from recbole_ext.locks import sole_use
-from recbole_ext.run_folder import write_text
+from recbole_ext.run_folder import PLAN, write_text
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
@@ -98,6 +98,8 @@ def sole_command(output_dir: Path) -> Iterator[None]:
 
 
 def _make_folder(place: Path) -> None:
+    if (place / "config.yaml").is_file():
+        raise UserError(f"--output_dir={place} holds a run (config.yaml); name another folder")
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
@@ -223,7 +225,7 @@ def _write_plan(
     """Write what there is to report, with what stays from before; return the rows that do not."""
     rows = [one.row(failures.get(one.folder.name)) for one in runs]
     stay, gone = earlier_rows(output_dir, rows)
-    write_text(output_dir / "plan.json", json.dumps([*rows, *stay], indent=2) + "\n")
+    write_text(output_dir / PLAN, json.dumps([*rows, *stay], indent=2) + "\n")
     return gone
 
 

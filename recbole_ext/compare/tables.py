@@ -129,6 +129,17 @@ def cost(data: Analysis) -> Table:
     return table
 
 
+def going_on(data: Analysis) -> list[str]:
+    """Return a sentence on those whose cost is only what was added to another run."""
+    names = [name for name, runs in data.runs.items() if any(one.start.n_epochs for one in runs)]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: epochs and training seconds are those after the run that goes on; "
+        "what it had before is its warm start."
+    ]
+
+
 def _peak(runs: Sequence[Done], gpu: bool) -> float:
     found = [
         value

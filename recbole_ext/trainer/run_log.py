@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from recbole_ext.atomic import replacing
 from recbole_ext.types import UserError
+
+_KEYS = {"epoch", "losses", "train_seconds", "valid_seconds", "valid"}
+"""What a record has, ``None`` where there was no validation."""
 
 
 class RunLog:
@@ -27,6 +31,12 @@ class RunLog:
         if not self.path.is_file():
             return
         kept = [json.dumps(record) + "\n" for record in self.read() if record["epoch"] <= epoch]
+        if len(kept) <= epoch:
+            logging.getLogger().warning(
+                "%s has records of %d of %d epochs: the others were trained, but curves and "
+                "reports cannot show them",
+                *(self.path, len(kept), epoch + 1),
+            )
         with replacing(self.path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
@@ -55,11 +65,15 @@ class RunLog:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         for number, line in enumerate(lines, 1):
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
+                is_one = isinstance(record, dict) and record.keys() >= _KEYS
             except json.JSONDecodeError:
                 if number == len(lines) and not line.endswith("\n"):
                     break
+                is_one = False
+            if not is_one:
                 raise UserError(f"{self.path}, line {number}, is no epoch record") from None
+            records.append(record)
         return records
 
     def draw(self, valid_metric: str) -> None:

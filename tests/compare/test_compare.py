@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def test_a_folder_keeps_what_another_command_compared_there(overrides, tmp_path)
     assert "| BPR |" in write_report(tmp_path) and "| Pop" in write_report(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "", '[{"name": "Pop"}]', "[3]"])
+@pytest.mark.parametrize("text", ["{", "", "[]", '[{"name": "Pop"}]', "[3]"])
 def test_a_damaged_plan_is_one_sentence(text, tmp_path):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(
@@ -219,6 +220,62 @@ def test_a_damaged_result_is_written_anew_and_damaged_ranks_are_named(overrides,
         UserError, match=f"{folder.name}: the run of BPR, seed 2020, cannot be read"
     ):
         write_report(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_run(tiny_data_path, tmp_path_factory):
+    place = tmp_path_factory.mktemp("one")
+    path = write_overrides(place / "all.yaml", tiny(tiny_data_path))
+    runner.run_all(plan(["BPR"], ["tiny"], [2020], place, path), place, lambda _: None, in_process)
+    return place
+
+
+def _without(key):
+    return lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != key})
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "why"),
+    [
+        ("result.json", lambda _: "[]", "result.json holds no result"),
+        ("result.json", lambda _: "null", "result.json holds no result"),
+        ("result.json", _without("seconds"), "result.json has no seconds"),
+        ("config.yaml", _without("topk"), "config.yaml has no topk"),
+        ("metrics.jsonl", lambda _: "[]", "metrics.jsonl, line 1, is no epoch record"),
+        ("metrics.jsonl", lambda _: '{"epoch": 0}\n', "metrics.jsonl, line 1, is no epoch record"),
+        ("metrics.jsonl", lambda text: text[:50], "metrics.jsonl has 0 of 1 epochs"),
+        ("metrics.jsonl", lambda _: "", "metrics.jsonl has 0 of 1 epochs"),
+    ],
+)
+def test_a_file_of_another_shape_is_named(one_run, tmp_path, name, edit, why):
+    shutil.copytree(one_run, tmp_path / "place")
+    [path] = (tmp_path / "place").glob(f"runs/BPR-*/{name}")
+    text = path.read_text()
+    path.write_text(edit(json.dumps(yaml.safe_load(text)) if name == "config.yaml" else text))
+    with pytest.raises(UserError, match=rf"{re.escape(why)}\); remove the folder and give the"):
+        write_report(tmp_path / "place")
+
+
+def test_ranks_without_a_column_are_named(one_run, tmp_path):
+    shutil.copytree(one_run, tmp_path / "place")
+    [path] = (tmp_path / "place").glob("runs/BPR-*/per_user.parquet")
+    pd.read_parquet(path).drop(columns="rank").to_parquet(path)
+    with pytest.raises(UserError, match="per_user.parquet has no rank"):
+        write_report(tmp_path / "place")
+
+
+def test_the_folder_of_a_run_is_none_of_a_comparison(one_run):
+    [folder] = one_run.glob("runs/BPR-*[!.log]")
+    before = sorted(folder.iterdir())
+    with pytest.raises(UserError, match=r"holds a run \(config.yaml\); name another folder"):
+        runner.run_all([], folder, lambda _: None, in_process)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_misspelt_part_of_the_overrides_is_named(tmp_path):
+    path = write_overrides(tmp_path / "all.yaml", {"modles": {"BPR": {"epochs": 3}}})
+    with pytest.raises(UserError, match="'modles' is no part .* did you mean 'models'"):
+        read_overrides(path, ["BPR"], ["tiny"])
 
 
 def test_a_validation_that_is_no_number_is_a_dash(overrides, tmp_path):

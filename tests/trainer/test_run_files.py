@@ -11,6 +11,7 @@ import recbole.trainer.trainer as host
 import torch
 
 from recbole_ext.trainer.checkpoint import read_checkpoint
+from recbole_ext.trainer.run_log import RunLog
 from tests.trainer.training import prepare, records
 
 
@@ -84,10 +85,25 @@ def test_the_test_is_on_the_best_epoch(
     assert {type(value) for value in first.values()} == {float}
 
 
+def test_records_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = {"losses": {}, "train_seconds": 1.0, "valid_seconds": None, "valid": None}
+    log = RunLog(tmp_path)
+    for epoch in (0, 2):
+        log.write({"epoch": epoch, **record})
+    log.rewind(2)
+    assert "metrics.jsonl has records of 2 of 3 epochs" in caplog.text
+    caplog.clear()
+    log.rewind(0)
+    assert [one["epoch"] for one in log.read()] == [0] and not caplog.text
+
+
 def test_records_of_a_run_killed_before_its_first_checkpoint_are_dropped(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     run = prepare("BPR", settings, tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text('{"epoch": 0, "losses": {}}\n{"epo')
+    (tmp_path / "run" / "metrics.jsonl").write_text(
+        '{"epoch": 0, "losses": {}, "train_seconds": 1, "valid_seconds": null, "valid": null}\n'
+        '{"epo'
+    )
     run.fit()
     assert [record["epoch"] for record in records(tmp_path / "run")] == [0, 1]
