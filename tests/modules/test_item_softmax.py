@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -114,6 +115,17 @@ def test_small_weights_keep_their_digits_in_float16():
     expected = F.cross_entropy(states @ weight.T, targets)
     (ours,), (theirs,) = gradients(found, states), gradients(expected, states)
     torch.testing.assert_close(ours, theirs, atol=1e-3 * float(theirs.abs().max()), rtol=1e-3)
+
+
+def test_improbable_items_keep_their_digits_in_float16():
+    """Each of 20,000 has odds of 7.5e-8, which float16 alone rounds to 6e-8; a state feels all."""
+    states = torch.tensor([[0.0, 16.40625]], requires_grad=True)  # [1, 2]
+    weight = torch.tensor([[0.0, 1.0], *([1.0, 0.0] for _ in range(20_000))])  # [N, 2]
+    with torch.autocast("cpu", torch.float16):
+        loss = chunked_cross_entropy(states, weight, torch.tensor([0]))
+    (found,) = torch.autograd.grad(loss, states)  # [1, 2]
+    odds = 20_000 / (math.exp(16.40625) + 20_000)  # of all of them, in closed form
+    assert found[0, 0].item() == pytest.approx(odds, rel=0.01)
 
 
 def test_no_gradient_is_made_that_nobody_asked_for(monkeypatch):
