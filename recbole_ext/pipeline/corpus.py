@@ -166,7 +166,7 @@ def that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse a run that was begun with other settings."""
     there, mine = (that_count(plain(s)) for s in (read_yaml(folder / "config.yaml"), wanted))
-    other = [key for key in sorted({*there, *mine}) if there.get(key) != mine.get(key)]
+    other = [k for k in sorted({*there, *mine}) if not _is_same(there.get(k), mine.get(k))]
     if other:
         # the model says more than what follows from it
         key = "model" if "model" in other else other[0]
@@ -174,3 +174,10 @@ def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
             f"{folder} holds a run that was begun with {key} {there.get(key)}, not "
             f"{mine.get(key)}; delete it, or name another --output_dir"
         )
+
+
+def _is_same(there: Any, mine: Any) -> bool:
+    """Tell whether two values are one; a run folder has its places as absolute paths."""
+    if isinstance(there, str) and isinstance(mine, str):
+        return Path(there).absolute() == Path(mine).absolute()
+    return bool(there == mine)

@@ -154,7 +154,8 @@ def test_a_run_that_was_broken_off_is_resumed_and_a_finished_one_kept(tmp_path, 
     calls: list[Any] = []
     monkeypatch.setattr(corpus, "run", lambda *names, **rest: calls.append((names, rest)))
     corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3})
-    write_config(tmp_path, Config("BPR", "tiny", None, {"epochs": 3}).resolved)
+    resolved = Config("BPR", "tiny", None, {"epochs": 3}).resolved
+    write_config(tmp_path, {**resolved, "pretrain_dir": str(Path("runs/pretrained").resolve())})
     corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3, "show_progress": False})
     for name in ("result.json", "best.pt"):
         (tmp_path / name).touch()
