@@ -69,6 +69,16 @@ def of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in _OF_DATA if key in settings}
 
 
+def how_split(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of some settings decides which interactions are held out.
+
+    The fingerprint of a dataset is of all its interactions: it is the same for every split of them.
+    """
+    given = settings.get("eval_args") or {}
+    args = {key: value for key, value in sorted(given.items()) if key != "mode"}
+    return {**args, "seed": settings.get("seed")} if args.get("order") == "RO" else args
+
+
 def _counts(ids: np.ndarray, tokens: np.ndarray) -> dict[str, int]:
     counts = np.bincount(ids, minlength=len(tokens))  # [U or N]
     return {str(tokens[i]): int(counts[i]) for i in range(1, len(tokens))}  # 0 is padding

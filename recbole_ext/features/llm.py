@@ -47,6 +47,23 @@ def written(text: str | None, is_cut: bool, limit: Any) -> Written:
     return Written(text, f"cut off after {limit} tokens" if is_cut else None)
 
 
+def too_long(n_tokens: int, max_new_tokens: int, most: int | None) -> Written | None:
+    """Return what comes of a prompt that leaves no room for the answer, ``None`` for others.
+
+    Args:
+        n_tokens: Of the prompt.
+        max_new_tokens: Of the answer.
+        most: What the model reads, where that is known.
+    """
+    if most is None or n_tokens + max_new_tokens <= most:
+        return None
+    return Written(
+        None,
+        f"the prompt has {n_tokens} tokens, and the model takes {most} with max_new_tokens "
+        f"{max_new_tokens}; shorten the prompt",
+    )
+
+
 class EndpointWriter:
     """Writes by ``/chat/completions``, a request for each prompt.
 
@@ -143,12 +160,8 @@ class LocalWriter:
         asked = [self._as_asked(prompt) for prompt in prompts]
         most = getattr(self.model.config, "max_position_embeddings", None)
         for i, tokens in enumerate(asked):
-            if most is not None and len(tokens) + self.max_new_tokens > most:
-                found[i] = Written(
-                    None,
-                    f"the prompt has {len(tokens)} tokens, and the model takes {most} with "
-                    f"max_new_tokens {self.max_new_tokens}; shorten the prompt",
-                )
+            if problem := too_long(len(tokens), self.max_new_tokens, most):
+                found[i] = problem
         left = [i for i in range(len(asked)) if i not in found]
         for begin in range(0, len(left), self.batch_size):
             places = left[begin : begin + self.batch_size]

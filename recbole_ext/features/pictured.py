@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbole_ext.features.encoded import NoContent
 from recbole_ext.features.images import Pictures, image_hash, open_image
-from recbole_ext.features.llm import Written, ids_of, written
+from recbole_ext.features.llm import Written, ids_of, too_long, written
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.text_encoders import weights_hash
 from recbole_ext.features.vision_language import VisionLanguage
@@ -138,11 +138,24 @@ class PictureWriter:
             found.update(zip(pictures, texts, strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    @torch.no_grad()
     def _generate(self, texts: list[str], pictures: list[Image.Image]) -> list[Written]:
+        """Return what the model writes; a prompt for which it has no room is a problem."""
         reader, model = self.found.reader, self.found.model
-        given = to_model(reader.inputs([reader.asked(text) for text in texts], pictures), model)
-        tokenizer = reader.tokenizer
+        given = reader.inputs([reader.asked(text) for text in texts], pictures)
+        most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        lengths = given["attention_mask"].sum(1).tolist()  # [B]
+        long = [too_long(n, self.max_new_tokens, most) for n in lengths]
+        if not any(long):
+            return self._answers(to_model(given, model))
+        fits = [i for i, problem in enumerate(long) if problem is None]
+        answers = iter(
+            self._generate([texts[i] for i in fits], [pictures[i] for i in fits]) if fits else []
+        )
+        return [problem or next(answers) for problem in long]
+
+    @torch.no_grad()
+    def _answers(self, given: dict[str, Tensor]) -> list[Written]:
+        model, tokenizer = self.found.model, self.found.reader.tokenizer
         output = model.generate(
             **given,
             max_new_tokens=self.max_new_tokens,

@@ -10,13 +10,12 @@ from recbole_ext.pipeline.candidates import FILE, Candidates, read_candidates, w
 from recbole_ext.pipeline.corpus import DatasetCorpus
 from recbole_ext.pipeline.folders import check_free, make
 from recbole_ext.pipeline.merge import merge
-from recbole_ext.pipeline.retrieve import PHASES, retrieve
+from recbole_ext.pipeline.retrieve import PHASES, check_history, retrieve
 from recbole_ext.pipeline.trec import export_trec, import_trec
 from recbole_ext.rerankers.base import target_places
 from recbole_ext.rerankers.batch import RerankBatch
 from recbole_ext.types import UserError, suggest
 
-HISTORIES = ("mask", "keep")
 SHOWN = (10, 20, 50, 100, 200, 500)
 """Cut-offs at which the recall of candidates is printed."""
 
@@ -77,12 +76,18 @@ def candidates(
             "candidates come from a run (--run=<run folder>) or from other candidates "
             "(--from=<folder>,<folder> --merge=rrf): give one of the two"
         )
+    _refuse_mixed(one, others)
     if others.export:
+        if k or output_dir:
+            raise UserError(
+                f"--export takes the candidates as they are, and no --{'k' if k else 'output_dir'};"
+                " leave it out"
+            )
         _export(others, splits)
         return
     folder = Path(output_dir or _default(one, others, k))
     check_free(folder, (FILE,))
-    found = _of_run(one, others, k, splits) if one.run else _of_others(others, k, splits)
+    found = _of_run(one, k, splits) if one.run else _of_others(others, k, splits)
     manifest = write_candidates(make(folder), found)
     print(f"{folder}: {manifest.name} on {manifest.dataset}, history {manifest.history}")
     for name, rows in found.splits.items():
@@ -125,13 +130,18 @@ def _default(one: FromRun, others: FromOthers, k: int | None) -> str:
     return f"runs/candidates-{others.merge or Path(others.trec or 'trec').stem}-{names}"[:200]
 
 
-def _of_run(one: FromRun, others: FromOthers, k: int | None, splits: list[str]) -> Candidates:
+def _refuse_mixed(one: FromRun, others: FromOthers) -> None:
+    """Refuse what would do nothing."""
+    if one.history and not one.run:
+        raise UserError("--history is for --run; what is of --from is masked or not already")
     for name, value in vars(others).items():
-        if value:
+        if value and one.run:
             raise UserError(f"--{name} is for candidates of --from; leave it out beside --run")
-    if one.history not in (None, *HISTORIES):
-        hint = suggest(str(one.history), HISTORIES)
-        raise UserError(f"--history takes mask or keep, not '{one.history}'{hint}")
+
+
+def _of_run(one: FromRun, k: int | None, splits: list[str]) -> Candidates:
+    if one.history is not None:
+        check_history(one.history)
     return retrieve(str(one.run), 200 if k is None else k, splits, one.history)
 
 
@@ -139,7 +149,7 @@ def _of_others(others: FromOthers, k: int | None, splits: list[str]) -> Candidat
     folders = list(filter(None, str(others.from_).split(",")))
     sources = [read_candidates(folder) for folder in folders]
     if others.trec:
-        if len(sources) != 1 or len(splits) != 1 or others.merge or k:
+        if len(sources) != 1 or len(splits) != 1 or others.merge or others.quota or k:
             raise UserError(
                 "--trec takes one folder and one split, and nothing of a merge: "
                 "--trec=run.txt --from=<folder> --split=test"

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ext.compare.split import of_data, plain_config, plain_splits
+from recbole_ext.compare.split import how_split, of_data, plain_config, plain_splits
+from recbole_ext.config import Config
 from recbole_ext.data.titles import read_titles
 from recbole_ext.features.texts import read_atomic, render
 from recbole_ext.pipeline.manifest import Manifest
 from recbole_ext.quick_start import load_run, run
+from recbole_ext.run_folder import plain
+from recbole_ext.settings_kinds import PLACE_KEYS
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError
 
 
@@ -41,6 +45,24 @@ class DatasetCorpus:
                 f"{what} has other data (fingerprint {fingerprint[:12]}) than the candidates were "
                 f"made on ({self.fingerprint[:12]}); make the candidates anew, or put the files "
                 "and filters back"
+            )
+
+    def check_split(self, theirs: Mapping[str, Any], what: str) -> None:
+        """Refuse what was trained on another split of the data: it may know what is held out here.
+
+        Args:
+            theirs: As :func:`~recbole_ext.compare.split.how_split` tells it.
+            what: What was trained, for the message.
+
+        Raises:
+            UserError: With both.
+        """
+        ours = how_split(self.config)
+        if plain(ours) != plain(dict(theirs)):
+            raise UserError(
+                f"{what} splits the data by {theirs}, the candidates by {ours}, so it may have "
+                "learned what is held out here; take the eval_args of the candidates (and their "
+                "seed, where the order is RO)"
             )
 
     @cached_property
@@ -97,12 +119,13 @@ class DatasetCorpus:
         """Return a finished run with model and data, for scoring.
 
         Raises:
-            UserError: The folder holds no run, or one of another dataset.
+            UserError: The folder holds no run, or one of another dataset or split.
         """
         from recbole_ext.pipeline.retrieve import FULL_RANKING
 
         loaded = load_run(folder, FULL_RANKING)
         self._check(loaded.dataset.fingerprint, f"the run {folder}")
+        self.check_split(how_split(read_yaml(Path(folder) / "config.yaml")), f"the run {folder}")
         return loaded
 
     def train_run(self, model: str, settings: Mapping[str, Any], folder: Path) -> None:
@@ -111,20 +134,50 @@ class DatasetCorpus:
         One that was broken off goes on.
 
         Raises:
-            UserError: The model or its settings are refused.
+            UserError: The model or its settings are refused, or they split the data otherwise.
         """
-        train_into(folder, model, self.dataset, {**of_data(self.config), **settings})
+        given = {**of_data(self.config), **settings}
+        wanted = Config(model, self.dataset, None, given).resolved
+        self.check_split(how_split(wanted), f"the {model} to train")
+        train_into(folder, model, self.dataset, given)
 
 
 def train_into(folder: Path, model: str, dataset: str, settings: Mapping[str, Any]) -> None:
     """Train a model into a run folder; go on with one that was broken off, keep a finished one.
 
     Raises:
-        UserError: The model or its settings are refused.
+        UserError: The model or its settings are refused, or the run there is of others.
     """
+    if (folder / "config.yaml").is_file():
+        _refuse_others(folder, Config(model, dataset, None, settings).resolved)
     if (folder / "result.json").is_file() and (folder / "best.pt").is_file():
         logging.getLogger().info("%s is trained already", folder)
     elif (folder / "config.yaml").is_file():
         run(resume=folder)
     else:
         run(model, dataset, config_dict={**settings, "output_dir": str(folder)})
+
+
+def that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run's numbers depend on."""
+    return {key: value for key, value in settings.items() if key not in PLACE_KEYS}
+
+
+def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse a run that was begun with other settings."""
+    there, mine = (that_count(plain(s)) for s in (read_yaml(folder / "config.yaml"), wanted))
+    other = [k for k in sorted({*there, *mine}) if not _is_same(there.get(k), mine.get(k))]
+    if other:
+        # the model says more than what follows from it
+        key = "model" if "model" in other else other[0]
+        raise UserError(
+            f"{folder} holds a run that was begun with {key} {there.get(key)}, not "
+            f"{mine.get(key)}; delete it, or name another --output_dir"
+        )
+
+
+def _is_same(there: Any, mine: Any) -> bool:
+    """Tell whether two values are one; a run folder has its places as absolute paths."""
+    if isinstance(there, str) and isinstance(mine, str):
+        return Path(there).absolute() == Path(mine).absolute()
+    return bool(there == mine)

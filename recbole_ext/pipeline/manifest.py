@@ -22,7 +22,7 @@ class Manifest:
 
     Attributes:
         dataset: Name of the dataset.
-        fingerprint: SHA-256 of its tokens and of its interactions as they are split.
+        fingerprint: SHA-256 of its tokens and of its interactions, however they are split.
         vocabulary: SHA-256 of the item tokens and of the user tokens, in the order of their ids.
         n_users: Users of the dataset.
         n_items: Items of the dataset.

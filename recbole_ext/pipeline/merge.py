@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from recbole_ext.compare.split import how_split
 from recbole_ext.pipeline.candidates import Candidates
 from recbole_ext.pipeline.manifest import Manifest
 from recbole_ext.rerankers.batch import RerankBatch, padded
@@ -100,7 +101,7 @@ def _common(manifests: Sequence[Manifest], way: str) -> Manifest:
                 raise UserError(
                     f"candidates of {first.name} have the {key} {ours}, those of {other.name} "
                     f"{theirs}, so they answer other questions; make both alike, from runs on the "
-                    "same data with the same eval_args"
+                    "same data with the same eval_args (and seed, where their order is RO)"
                 )
     made = {"merge": way, "of": [one.retriever for one in manifests]}
     return Manifest(**{**vars(first), "retriever": made, "digest": ""})
@@ -108,8 +109,7 @@ def _common(manifests: Sequence[Manifest], way: str) -> Manifest:
 
 def _value(key: str, manifest: Manifest) -> object:
     if key == "eval_args":  # how the data are split; how a run ranked them is nothing to us
-        given = manifest.config.get("eval_args") or {}
-        return {name: value for name, value in sorted(given.items()) if name != "mode"}
+        return how_split(manifest.config)
     value = getattr(manifest, key)
     return value[:12] if key == "fingerprint" else value
 

@@ -53,6 +53,10 @@ def rank_and_write(
         result["metrics"]["random"] = random_baseline(
             sizes.rerank_top_k, sizes.cutoffs(ranking.cutoffs)
         )
+        result["n_again"] = sum(
+            targets[0] in history
+            for targets, history in zip(rows.targets or (), rows.histories, strict=True)
+        )
     make(folder)
     if is_sampled:
         with replacing(folder / "sampled.parquet") as temporary:

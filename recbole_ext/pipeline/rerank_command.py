@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_ext.pipeline.candidates import read_candidates
 from recbole_ext.pipeline.corpus import DatasetCorpus
-from recbole_ext.pipeline.folders import check_free, make
+from recbole_ext.pipeline.folders import check_free, make, remove_if_empty
 from recbole_ext.pipeline.ranked_folder import FILES, rank_and_write
 from recbole_ext.pipeline.ranking import Ranking
 from recbole_ext.pipeline.trained import (
@@ -20,7 +20,7 @@ from recbole_ext.pipeline.trained import (
     training_rows,
 )
 from recbole_ext.rerankers.build import settings_of
-from recbole_ext.types import UserError
+from recbole_ext.types import UserError, suggest
 
 VALID_SHARE = 0.1
 """Of the training rows, kept to stop by."""
@@ -62,7 +62,7 @@ def rerank_candidates(
     texts = corpus.texts(ranking.text_template)
     sizes = ranking.sizes(found.manifest.k)
     if reranker_dir is not None:
-        spec, ready = open_reranker(Path(reranker_dir), corpus)
+        spec, ready = open_reranker(Path(reranker_dir), corpus, ranking.split)
         spec = replace(spec, seed=seed)
     else:
         spec = Spec(str(reranker), dict(settings), seed)
@@ -72,7 +72,13 @@ def rerank_candidates(
         rows = replace(found.split(train_split), texts=texts)
         parts = training_rows(rows, sizes.rerank_top_k, seed, VALID_SHARE)
         about = {"candidates": found.manifest.digest, "split": train_split}
-        ready = train_reranker(spec, corpus, parts, make(folder / "reranker"), about)
+        place = make(folder / "reranker")
+        try:
+            ready = train_reranker(spec, corpus, parts, place, about)
+        except UserError:
+            for one in (place, folder):
+                remove_if_empty(one)
+            raise
     return rank_and_write(found, corpus, texts, (spec, ready), ranking, sizes, folder)
 
 
@@ -98,6 +104,11 @@ def _check(
         raise UserError(
             f"train_split {train_split} is the split that is ranked, so the reranker would know the"
             " answers; train on valid and rank test"
+        )
+    if train_split not in (None, "valid"):  # histories of test rows have valid's targets
+        raise UserError(
+            f"train_split takes valid, where test is ranked, not '{train_split}'"
+            f"{suggest(str(train_split), ['valid'])}"
         )
     if reranker is not None:
         settings_of(reranker, settings)

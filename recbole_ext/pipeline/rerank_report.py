@@ -46,6 +46,11 @@ def report_of(result: Mapping[str, Any]) -> str:
         "",
         f"hit rate {result['hit_rate']:.4f}: overall is conditional x hit rate",
     ]
+    if is_sampled and result["n_again"]:
+        lines.append(
+            "{n_again} of {n_users} positives stand in their user's history, and no sampled item "
+            "does, which tells a reranker the answer".format(**result)
+        )
     if not is_sampled:
         recalls = [
             f"{CEILINGS[name]} ({name} {one['k']}) {one['recall']:.4f}"

@@ -22,8 +22,9 @@ from recbole_ext.pipeline.manifest import Manifest
 from recbole_ext.quick_start import Run, load_run
 from recbole_ext.rerankers.batch import RerankBatch, padded
 from recbole_ext.settings_reading import read_yaml
-from recbole_ext.types import UserError
+from recbole_ext.types import UserError, suggest
 
+HISTORIES = ("mask", "keep")
 PHASES = {"valid": 1, "test": 2}
 FULL_RANKING = {
     "eval_args": {"mode": "full"},
@@ -50,6 +51,18 @@ class Askers:
     targets: Sequence[np.ndarray]
     histories: Sequence[np.ndarray]
     interaction: Callable[[np.ndarray], Any]
+
+
+def check_history(history: str) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        UserError: With the policies.
+    """
+    if history not in HISTORIES:
+        raise UserError(
+            f"history takes mask or keep, not '{history}'{suggest(str(history), HISTORIES)}"
+        )
 
 
 def retrieve(folder: str | Path, k: int, splits: Sequence[str], history: str | None) -> Candidates:

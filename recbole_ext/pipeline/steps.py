@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.data.feature_origin import file_digest
 from recbole_ext.pipeline.folders import make as make_folder
 from recbole_ext.run_folder import plain, write_text
 
@@ -65,3 +66,30 @@ class Steps:
         how = "finished before, kept" if is_found else f"done in {seconds:.0f} seconds"
         print(f"{name}: {how}; {place}", flush=True)
         return place
+
+
+_ELSEWHERE = {"cache_dir", "features_dir"}
+"""Settings that name a place where others write too; what counts of it is named by others."""
+
+
+def contents_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return setting -> a digest of the file or folder that it names, of those that name one.
+
+    Of a run it is that of its weights; of another folder that of its files' names, sizes and times,
+    for to read all would take minutes.
+    """
+    named = {
+        key: Path(value)
+        for key, value in settings.items()
+        if isinstance(value, str) and value and key not in _ELSEWHERE
+    }
+    return {key: _digest(path) for key, path in named.items() if path.exists()}
+
+
+def _digest(path: Path) -> str:
+    if (path / "best.pt").is_file():
+        return file_digest(path / "best.pt")
+    if path.is_file():
+        return file_digest(path)
+    known = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in path.iterdir()]
+    return hashlib.sha256(repr(sorted(known)).encode()).hexdigest()

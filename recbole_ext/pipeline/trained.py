@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_ext.compare.split import how_split
 from recbole_ext.pipeline.corpus import DatasetCorpus
 from recbole_ext.rerankers.base import Reranker, target_places
 from recbole_ext.rerankers.batch import RerankBatch
@@ -99,6 +100,7 @@ def train_reranker(
         "seed": spec.seed,
         "dataset": corpus.dataset,
         "fingerprint": corpus.fingerprint,
+        "data_split": how_split(corpus.config),
         "n_train": len(rows[0]),
         "n_valid": len(rows[1]) if rows[1] else 0,
         **about,
@@ -114,11 +116,17 @@ def refuse_untrainable(spec: Spec, reranker: Reranker) -> None:
         raise UserError(f"reranker {spec.name} has nothing to train; leave out --train_split")
 
 
-def open_reranker(folder: Path, corpus: DatasetCorpus) -> tuple[Spec, Reranker]:
+def open_reranker(folder: Path, corpus: DatasetCorpus, split: str) -> tuple[Spec, Reranker]:
     """Return a reranker that was trained, and which it is.
 
+    Args:
+        folder: As :func:`train_reranker` fills it.
+        corpus: The data.
+        split: Whose rows it is to rank.
+
     Raises:
-        UserError: The folder holds none, it is damaged, or it was trained on other data.
+        UserError: The folder holds none, it is damaged, or it was trained on other data, on another
+            split of them, or on the rows that it is to rank.
     """
     path = folder / NAME
     try:
@@ -126,7 +134,8 @@ def open_reranker(folder: Path, corpus: DatasetCorpus) -> tuple[Spec, Reranker]:
         if kept["kind"] != KIND:
             raise ValueError(f"its kind is {kept['kind']!r}")
         spec = Spec(kept["reranker"], kept["settings"], kept["seed"])
-        fingerprint = kept["fingerprint"]
+        fingerprint, learned = kept["fingerprint"], kept["split"]
+        data_split = kept["data_split"]
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no trained reranker (no {NAME}); train one with --train_split=valid"
@@ -138,6 +147,12 @@ def open_reranker(folder: Path, corpus: DatasetCorpus) -> tuple[Spec, Reranker]:
             f"{folder} was trained on other data ('{kept.get('dataset')}', fingerprint "
             f"{fingerprint[:12]}) than the candidates are of ({corpus.fingerprint[:12]}); train it "
             "anew on these"
+        )
+    corpus.check_split(data_split, f"the reranker in {folder}")
+    if learned == split:
+        raise UserError(
+            f"{folder} was trained on the {split} split, the one that is ranked, so it knows the "
+            "answers; rank test with it"
         )
     reranker = spec.build(corpus)
     reranker.load(folder)

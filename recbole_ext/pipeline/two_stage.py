@@ -14,27 +14,25 @@ import pandas as pd
 from recbole_ext.atomic import replacing
 from recbole_ext.config import Config
 from recbole_ext.data.feature_origin import file_digest, origin_of
+from recbole_ext.data.features import feature_folder
 from recbole_ext.locks import sole_use
 from recbole_ext.paths import data_folder
 from recbole_ext.pipeline import manifest as candidates_manifest
 from recbole_ext.pipeline.candidates import Candidates, read_candidates, write_candidates
-from recbole_ext.pipeline.corpus import DatasetCorpus, train_into
+from recbole_ext.pipeline.corpus import DatasetCorpus, that_count, train_into
 from recbole_ext.pipeline.folders import make
 from recbole_ext.pipeline.ranked_folder import rank_and_write
 from recbole_ext.pipeline.ranking import Ranking
 from recbole_ext.pipeline.rerank_report import report_of
-from recbole_ext.pipeline.retrieve import PHASES, retrieve
+from recbole_ext.pipeline.retrieve import PHASES, check_history, retrieve
 from recbole_ext.pipeline.sizes import sizes_of
-from recbole_ext.pipeline.steps import Steps
+from recbole_ext.pipeline.steps import Steps, contents_of
 from recbole_ext.pipeline.trained import NAME, Spec, open_reranker, train_reranker, training_rows
 from recbole_ext.rerankers.build import settings_of
 from recbole_ext.run_folder import plain, write_text
 from recbole_ext.settings_check import check_types, typed_comments
-from recbole_ext.settings_kinds import PLACE_KEYS
 from recbole_ext.settings_reading import lay_over, parse_overrides, read_yaml
 from recbole_ext.types import UserError, suggest
-
-HISTORIES = ("mask", "keep")
 
 
 def read_plan(config: str | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -53,11 +51,7 @@ def read_plan(config: str | None, overrides: Sequence[str]) -> dict[str, Any]:
                 raise UserError(f"a pipeline has no setting '{key}'{hint}")
         lay_over(plan, given)
     check_types(plan, typed_comments([ours]), defaults)
-    if plan["history"] not in HISTORIES:
-        raise UserError(
-            f"history takes mask or keep, not {plan['history']!r}"
-            f"{suggest(str(plan['history']), HISTORIES)}"
-        )
+    check_history(plan["history"])
     if not 0 <= plan["valid_share"] < 1:
         raise UserError(f"valid_share takes a share from 0 to below 1, not {plan['valid_share']}")
     return plan
@@ -138,7 +132,7 @@ class Pipeline:
         if self.plan["retriever_run"] is not None:
             return Path(self.plan["retriever_run"])
         inputs = {
-            "settings": _that_count(self.config.resolved),
+            "settings": that_count(self.config.resolved),
             "data": origin_of(self.config, ("inter",)),
         }
 
@@ -183,16 +177,15 @@ class Pipeline:
         return steps.do("reranker", inputs, NAME, train)
 
     def _reranker_inputs(self, found: Candidates) -> dict[str, Any]:
-        runs = {
-            key: file_digest(Path(value) / "best.pt")
-            for key, value in self.settings.items()
-            if isinstance(value, str) and (Path(value) / "best.pt").is_file()
-        }
+        named = dict(self.settings)
+        if named.get("feature"):
+            place = {"features_dir": named["features_dir"], "dataset": found.manifest.dataset}
+            named["feature"] = str(feature_folder(place, named["feature"]))
         return {
             "candidates": found.manifest.digest,
             "reranker": self.spec.name,
             "settings": self.settings,
-            "runs": runs,
+            "contents": contents_of(named),
             "seed": self.spec.seed,
             "texts": [self.ranking.text_template, origin_of(self.config, ("item",))],
         }
@@ -208,7 +201,9 @@ class Pipeline:
 
         def rank(folder: Path) -> None:
             spec, ready = (
-                open_reranker(trained, corpus) if trained else (self.spec, self.spec.build(corpus))
+                open_reranker(trained, corpus, self.ranking.split)
+                if trained
+                else (self.spec, self.spec.build(corpus))
             )
             texts = corpus.texts(self.ranking.text_template)
             sizes = self.ranking.sizes(found.manifest.k)
@@ -237,7 +232,3 @@ def _fingerprint(run: Path) -> str | None:
     if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8")).get("dataset_fingerprint")
-
-
-def _that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in PLACE_KEYS}

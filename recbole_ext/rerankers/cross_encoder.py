@@ -18,12 +18,17 @@ from torch import Tensor
 from recbole_ext.features.device import device_of
 from recbole_ext.rerankers.base import Corpus, Reranker, target_places
 from recbole_ext.rerankers.batch import RerankBatch, padded
+from recbole_ext.rerankers.llm.loading import check_length
+from recbole_ext.rerankers.ranges import check_ranges
 from recbole_ext.types import UserError
 
 SAVED = "cross_encoder"
 """Folder of the trained model in the reranker's own."""
 HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 """Ends of the names of architectures without an output that was trained to score."""
+FROM_ONE = (
+    *("max_history", "max_length", "pair_batch_size", "epochs", "train_batch_size", "n_negatives"),
+)
 MAX_NORM = 1.0
 """Of a step's gradient."""
 
@@ -47,9 +52,7 @@ class CrossEncoderReranker(Reranker):
                 "reranker cross_encoder takes a model: cross_encoder:<hub id or folder>, as "
                 "cross_encoder:cross-encoder/ms-marco-MiniLM-L6-v2"
             )
-        for key in ("max_history", "pair_batch_size", "n_negatives"):
-            if settings[key] < 1:
-                raise UserError(f"reranker cross_encoder: {key} must be 1 or more")
+        check_ranges(settings, from_one=FROM_ONE)
         self.model: Any = None
         self.is_fitted = False
 
@@ -186,6 +189,7 @@ class CrossEncoderReranker(Reranker):
                 f"cross-encoder '{name}' cannot be loaded ({first}); name a hub id that can be "
                 "reached, or a folder with a saved model"
             ) from error
+        check_length(name, model.config, self.settings["max_length"] or 0)
         if model.num_labels != 1:
             raise UserError(
                 f"cross-encoder '{name}' gives {model.num_labels} numbers for a pair, and a score "

@@ -28,6 +28,7 @@ from recbole_ext.rerankers.llm.budget import Budget
 from recbole_ext.rerankers.llm.loading import check_length, precision
 from recbole_ext.rerankers.llm.modes import Parts
 from recbole_ext.rerankers.qwen import QwenReranker
+from recbole_ext.rerankers.ranges import check_ranges
 from recbole_ext.rerankers.vision.engine import VisionEngine
 from recbole_ext.rerankers.vision.evidence import Evidence, ShownEvidence, WrittenEvidence
 from recbole_ext.rerankers.vision.listwise import PicturedListwise
@@ -68,9 +69,8 @@ class QwenVLReranker(QwenReranker):
             raise UserError(
                 f"evidence takes {', '.join(EVIDENCE)}, not '{word}'{suggest(word, EVIDENCE)}"
             )
-        for key in ("max_pixels", "pixel_cache_mb", "max_text_tokens", "small_text_tokens"):
-            if settings[key] < 1:
-                raise UserError(f"{key} takes numbers from 1, not {settings[key]}")
+        sizes = ("max_pixels", "pixel_cache_mb", "max_text_tokens", "small_text_tokens")
+        check_ranges(settings, from_one=sizes)
         for key, users in (("images", ("raw_image",)), ("texts", tuple(COMMANDS))):
             if settings[key] and word not in users:
                 raise UserError(

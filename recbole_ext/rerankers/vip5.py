@@ -30,6 +30,7 @@ from recbole_ext.rerankers.base import Corpus, Reranker
 from recbole_ext.rerankers.batch import RerankBatch, padded
 from recbole_ext.rerankers.llm.settings import training_of
 from recbole_ext.rerankers.llm.training import FILE, Trainer, Training
+from recbole_ext.rerankers.ranges import check_ranges
 from recbole_ext.rerankers.vision.t5 import load_t5
 from recbole_ext.rerankers.vision.vip5_prompts import PromptMaker
 from recbole_ext.trainer.checkpoint import read_checkpoint, write_checkpoint
@@ -40,7 +41,7 @@ FROM_ONE = (
     *("n_visual_tokens", "adapter_reduction", "max_history", "prompt_batch_size"),
     *("decode_batch_size", "epochs", "train_batch_size", "accumulation_steps", "stopping_step"),
 )
-FROM_ZERO = ("learning_rate", "weight_decay", "warmup_ratio", "clip_grad_norm")
+FROM_ZERO = ("learning_rate", "weight_decay", "warmup_ratio")
 OF_WEIGHTS = ("n_visual_tokens", "adapter_reduction", "train_all")
 OF_TRAINING = (
     *("max_history", "epochs", "learning_rate", "weight_decay", "warmup_ratio"),
@@ -60,9 +61,9 @@ class VIP5Reranker(Reranker):
 
     def __init__(self, settings: Mapping[str, Any], corpus: Corpus) -> None:
         super().__init__(settings, corpus)
-        for key, least in [*((key, 1) for key in FROM_ONE), *((key, 0) for key in FROM_ZERO)]:
-            if not settings[key] >= least:  # NaN too
-                raise UserError(f"{key} takes numbers from {least}, not {settings[key]}")
+        check_ranges(
+            settings, from_one=FROM_ONE, from_zero=FROM_ZERO, above_zero=("clip_grad_norm",)
+        )
         if not settings["feature"]:
             raise UserError(
                 "vip5 reads vectors of pictures; set feature to the name of one (recbole-ext "
@@ -179,7 +180,9 @@ class VIP5Reranker(Reranker):
             )
         how = training_of({**self.settings, "loss": "lm"})
         trainer = VIP5Trainer(self, rows, how)
-        about = [self._about(), [self.settings[key] for key in OF_TRAINING], rows, stops]
+        # the T5's own weights too, of which training sets out: all of them may train
+        of_training = [self.settings[key] for key in OF_TRAINING]
+        about = [self._about(), self._parts[2], of_training, rows, stops]
         judge = (lambda: self._valid_loss(stops)) if stops else None
         told = trainer.fit(judge, folder, text_hash(json.dumps(about)))
         return {"n_train": len(rows), "n_left_out": len(train) - len(rows), **told}

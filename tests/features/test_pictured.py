@@ -161,6 +161,21 @@ def test_a_text_is_the_likeliest_of_each_picture_by_itself(name, vision_model, p
     assert texts[3] == Written(None, "there is no picture of it")
 
 
+@pytest.mark.parametrize(("name", "most"), [("blip2", 128), ("qwen_vl", 4096)])
+def test_a_prompt_longer_than_the_model_reads_is_a_problem_of_its_own(
+    name, most, vision_model, picture_folder
+):
+    writer = PictureWriter(load_vision_language(vision_model(name), device="cpu"), 3)
+    pictures = read_images(picture_folder)
+    asked = [*shown({"i0": "a" * most, "i4": "b"}, pictures).values()]
+    long, short = writer.write(asked)
+    said = (
+        rf"the prompt has (\d+) tokens, and the model takes {most} with max_new_tokens 3; shorten"
+    )
+    assert int(re.match(said, long.problem)[1]) > most  # a byte is a token, and there is a picture
+    assert long.text is None and short == writer.write(asked[1:])[0] and short.text
+
+
 def run(capsys, *arguments) -> tuple[int, str]:
     code = main([str(one) for one in arguments])
     out, err = capsys.readouterr()

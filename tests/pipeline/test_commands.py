@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from conftest import ROOT
 
 from recbole_ext.arguments import options_of
@@ -113,6 +115,8 @@ def test_ground_truth_is_sampled_and_says_so(call, candidates):
     assert result["metrics"]["overall"] == result["metrics"]["stage_one"]
     assert result["metrics"]["stage_one"]["recall@3"] != pytest.approx(2 / 5)
     drawn = pd.read_parquet(f"{folder}/sampled.parquet")
+    again = sum(row["targets"][0] in row["hist_id"] for _, row in drawn.iterrows())
+    assert 0 < again < 30 and f"{again} of 30 positives stand in their user's history" in out
     assert len(drawn) == 30 and all(len(items) == 5 for items in drawn["cand_id"])
     for _, row in drawn.iterrows():
         assert set(row["cand_id"]) & {*row["hist_id"]} <= {*row["targets"]}
@@ -137,6 +141,45 @@ def test_a_trained_model_is_a_reranker_and_its_folder_is_one_too(call, candidate
     assert result_of("again")["metrics"]["overall"] != own["metrics"]["overall"]
     code, _, err = call(*common, "--reranker_dir=trained/reranker", "--model=BPR")
     assert code == 2 and "has no --model" in err
+    # it knows the answers of the rows that it was trained on
+    code, _, err = call(*common, "--reranker_dir=trained/reranker", "--split=valid")
+    assert code == 2 and "trained on the valid split, the one that is ranked" in err
+    # the run that it trained is no other model's, though the ranking was broken off
+    Path("trained/result.json").unlink()
+    other = ["--reranker=recbole", "--model=LightGCN", f"--model_settings={model}"]
+    code, _, err = call(*common, *other, "--train_split=valid", "--output_dir=trained")
+    assert code == 2 and "holds a run that was begun with model BPR, not LightGCN" in err
+
+
+RATIO = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "user", "mode": "full"}
+
+
+def test_what_was_trained_on_another_split_of_the_same_data_is_refused(
+    call, candidates, runs, tmp_path
+):
+    """Its training rows are targets here: 27 of 30 where another seed has drawn them."""
+
+    def run_of(name: str, **changed: Any) -> Path:
+        folder = shutil.copytree(runs("BPR"), tmp_path / name)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, **changed}))
+        return folder
+
+    ratio = run_of("ratio", eval_args=RATIO)
+    code, _, err = call("rerank", f"--candidates={candidates}", f"--reranker=recbole:{ratio}")
+    assert code == 2 and re.search("the run .*ratio splits the data by .*'RS'.* by .*'LS'", err)
+
+    first, second = (
+        run_of(f"seed{seed}", eval_args={**RATIO, "order": "RO"}, seed=seed) for seed in (7, 8)
+    )
+    assert call("candidates", f"--run={first}", "--k=9", "--output_dir=c")[0] == 0
+    common = ["rerank", "--candidates=c", "--output_dir=out"]
+    code, _, err = call(*common, "--reranker=recbole", "--model=BPR", "--train_split=valid")
+    assert code == 2 and re.search("the BPR to train splits .*'seed': 2020.* 'seed': 7", err), err
+    assert not list(Path("out").rglob("*.pt"))
+    code, _, err = call(*common, f"--reranker=recbole:{second}")
+    assert code == 2 and re.search("'seed': 8.* by .*'seed': 7", err)
+    assert call(*common, f"--reranker=recbole:{first}")[0] == 0
 
 
 BAD = [
@@ -146,8 +189,13 @@ BAD = [
     ("candidates", ["--run={run}", "--k=41"], "k: 41 candidates are more than the 40 items"),
     ("candidates", ["--run={run}", "--k=0"], "--k takes a number of candidates from 1, not 0"),
     ("candidates", ["--run={run}", "--split=tset"], "--split takes valid or test.*mean 'test'"),
-    ("candidates", ["--run={run}", "--history=maks"], "--history takes mask or keep.*mean 'mask'"),
+    ("candidates", ["--run={run}", "--history=maks"], "history takes mask or keep.*mean 'mask'"),
     ("candidates", ["--run={run}", "--merge=rrf"], "--merge is for candidates of --from"),
+    ("candidates", ["--run={run}", "--export=a"], "--export is for candidates of --from; leave"),
+    ("candidates", ["--from={c}", "--export=a", "--k=3"], "--export takes .*, and no --k"),
+    ("candidates", ["--from={c}", "--export=a", "--output_dir=b"], "--export .*no --output_dir"),
+    ("candidates", ["--from={c},{c}", "--merge=rrf", "--history=keep"], "--history is for --run"),
+    ("candidates", ["--from={c}", "--trec=a", "--split=test", "--quota=3"], "nothing of a merge"),
     ("candidates", ["--run={run}", "--output_dir={c}"], "is there already, with .*another --out"),
     ("candidates", ["--from={c}"], "--from takes --merge=union, quota or rrf"),
     ("candidates", ["--from={c},{run}", "--merge=rrf"], "holds no candidates .no manifest.json"),
@@ -174,8 +222,21 @@ BAD = [
     ),
     (
         "rerank",
+        [
+            *("--candidates={c}", "--reranker=cross_encoder:nowhere"),
+            *("--train_split=valid", "--output_dir=new"),
+        ],
+        "cross.encoder .*cannot be (loaded|imported)",
+    ),
+    (
+        "rerank",
         ["--candidates={c}", "--reranker=identity", "--train_split=test"],
         "train_split test is the split that is ranked",
+    ),
+    (
+        "rerank",
+        ["--candidates={c}", "--reranker=identity", "--train_split=test", "--split=valid"],
+        "train_split takes valid, where test is ranked, not 'test'",
     ),
     (
         "rerank",
@@ -198,6 +259,24 @@ BAD = [
         "tiny.item has no field 'titel'",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("item_id:token\ttitle:token_seq\ni1\tMél\n".encode("latin-1"), "cannot read .*tiny.item"),
+        (b"", "tiny.item is empty"),
+    ],
+)
+def test_titles_that_cannot_be_read_are_one_sentence(content, sentence, candidates, call, tmp_path):
+    (tmp_path / "data" / "tiny").mkdir(parents=True)
+    (tmp_path / "data" / "tiny" / "tiny.item").write_bytes(content)
+    folder = shutil.copytree(candidates, tmp_path / "c")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["data_path"] = str(tmp_path / "data")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    code, _, err = call("rerank", f"--candidates={folder}", "--reranker=identity")
+    assert code == 2 and re.search(sentence, err) and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

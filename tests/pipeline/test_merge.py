@@ -76,6 +76,7 @@ def test_every_users_lists_are_merged_whatever_their_order():
         ({"fingerprint": "e" * 64}, "SASRec have the fingerprint ffffffffffff, .* eeeeeeeeeeee"),
         ({"history": "mask"}, "have the history keep, those of BPR mask"),
         ({"config": {"eval_args": {"order": "RO"}}}, "have the eval_args .*'TO'.* those of BPR"),
+        ({"config": {"eval_args": {"order": "TO", "split": 3}}}, "of BPR .*'split"),
     ],
 )
 def test_candidates_that_answer_other_questions_are_not_merged(change, sentence):
@@ -83,6 +84,16 @@ def test_candidates_that_answer_other_questions_are_not_merged(change, sentence)
     second = replace(second, manifest=replace(second.manifest, **change))
     with pytest.raises(UserError, match=sentence):
         merge([first, second], "union")
+
+
+def test_a_split_by_chance_is_another_with_another_seed():
+    first, second = sources()
+    by_chance = [
+        replace(one, manifest=replace(one.manifest, config={"eval_args": {"order": "RO"}, **seed}))
+        for one, seed in ((first, {"seed": 7}), (second, {"seed": 8}))
+    ]
+    with pytest.raises(UserError, match="'seed': 7.* those of BPR .*'seed': 8"):
+        merge(by_chance, "union")
 
 
 def test_how_runs_were_ranked_does_not_keep_them_apart():

@@ -45,6 +45,16 @@ def test_the_oracle_has_the_recall_of_its_candidates():
         assert found.n_hits / 60 == pytest.approx(ceiling["recall"])
 
 
+def test_the_oracle_is_the_ceiling_of_users_with_several_targets():
+    """No order has more than the one with all targets in front, at any cut-off."""
+    rows = tiny_batch(2, n=8).rows([0])
+    rows = replace(rows, targets=[[rows.candidates[0][place] for place in (6, 3, 4)]])
+    found = reranked("oracle", rows).metrics["overall"]
+    for k in (1, 3, 5):
+        assert found[f"recall@{k}"] == pytest.approx(min(k, 3) / 3)
+        assert [found[f"{name}@{k}"] for name in ("ndcg", "mrr", "hit")] == pytest.approx([1.0] * 3)
+
+
 def test_overall_is_conditional_times_the_hit_rate_for_a_reranker():
     for name in ("popularity", "random"):
         found = reranked(name)

@@ -12,10 +12,12 @@ import pytest
 from two_stage_help import LEAVE_ONE_OUT, SIZES
 
 from recbole_ext.cli import main
+from recbole_ext.config import Config
 from recbole_ext.pipeline import corpus, two_stage
 from recbole_ext.pipeline.candidates import read_candidates
 from recbole_ext.pipeline.two_stage import read_plan, run_pipeline
 from recbole_ext.rerankers.recbole import RecBoleReranker
+from recbole_ext.run_folder import write_config
 from recbole_ext.types import UserError
 
 
@@ -102,6 +104,26 @@ def test_steps_lie_in_one_folder_and_are_done_once(plan, tmp_path, capsys, monke
     assert {name: bytes_of(out)[name] for name in before} == before
 
 
+@pytest.mark.parametrize("key", ["prompt", "model"])
+def test_what_a_setting_names_is_an_input_by_its_content(key, plan, candidates, tmp_path):
+    """A prompt that was edited, or a model that was trained anew, is not the one of before."""
+    path = tmp_path / "own"
+    path.mkdir()
+    named = path if key == "model" else path / "prompt.txt"
+    text = path / "prompt.txt"
+    text.write_text("{history} {candidates}")
+    more = {"reranker": "qwen", "reranker_settings": {key: str(named)}}
+
+    def inputs():
+        pipeline = two_stage.Pipeline({**plan, **more})
+        return pipeline._reranker_inputs(read_candidates(candidates))
+
+    before = inputs()
+    assert inputs() == before
+    text.write_text("{history}, {candidates}")
+    assert inputs() != before
+
+
 def test_what_is_broken_off_goes_on(plan, tmp_path, monkeypatch):
     """Broken off in every step, one after the other: what was done before stays as it is."""
 
@@ -132,11 +154,17 @@ def test_a_run_that_was_broken_off_is_resumed_and_a_finished_one_kept(tmp_path, 
     calls: list[Any] = []
     monkeypatch.setattr(corpus, "run", lambda *names, **rest: calls.append((names, rest)))
     corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3})
-    (tmp_path / "config.yaml").touch()
-    corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3})
+    resolved = Config("BPR", "tiny", None, {"epochs": 3}).resolved
+    write_config(tmp_path, {**resolved, "pretrain_dir": str(Path("runs/pretrained").resolve())})
+    corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3, "show_progress": False})
     for name in ("result.json", "best.pt"):
         (tmp_path / name).touch()
-    corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3})
+    corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 3, "data_path": "elsewhere"})
+    # what another command has begun there is not taken for this one's
+    with pytest.raises(UserError, match="a run that was begun with epochs 3, not 4; delete it, or"):
+        corpus.train_into(tmp_path, "BPR", "tiny", {"epochs": 4})
+    with pytest.raises(UserError, match="a run that was begun with model BPR, not LightGCN; del"):
+        corpus.train_into(tmp_path, "LightGCN", "tiny", {"epochs": 3})
     settings = {"epochs": 3, "output_dir": str(tmp_path)}
     assert calls == [
         (("BPR", "tiny"), {"config_dict": settings}),

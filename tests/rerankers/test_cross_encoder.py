@@ -133,6 +133,26 @@ def test_what_is_no_cross_encoder_is_one_sentence(tmp_path):
         build(tmp_path / "empty").score(batch)
 
 
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"epochs": 0}, "epochs takes numbers from 1, not 0"),
+        ({"n_negatives": 0}, "n_negatives takes numbers from 1, not 0"),
+        ({"max_length": 0}, "max_length takes numbers from 1, not 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_one_sentence(more, sentence):
+    with pytest.raises(UserError, match=sentence):
+        build("folder", **more)
+
+
+def test_more_than_the_model_reads_is_refused(folder):
+    batch = tiny_batch().without_targets()
+    with pytest.raises(UserError, match="max_length is 65, and model .* reads 64 tokens"):
+        build(folder, max_length=65).score(batch)
+    assert build(folder, max_length=64).score(batch)[0].isfinite().all()
+
+
 def test_a_model_must_be_named():
     with pytest.raises(UserError, match="cross_encoder takes a model: cross_encoder:<hub id"):
         build_reranker("cross_encoder", {}, TinyCorpus())

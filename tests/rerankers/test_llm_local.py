@@ -155,6 +155,30 @@ def test_a_model_with_a_sliding_window_reads_each_prompt_by_itself(tmp_path):
     assert engine.ask_alike(PROMPTS, ("yes", "no")) == apart
 
 
+def test_a_model_whose_positions_cannot_be_told_reads_each_prompt_by_itself(tmp_path):
+    """Bloom's attention goes by distance in the row, in which packed ends are too far apart."""
+    save_tokenizer(tmp_path, TITLES)
+    torch.manual_seed(4)
+    config = transformers.BloomConfig(
+        vocab_size=512, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.5
+    )
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
+    engine = ranker(tmp_path).engine
+    apart = engine.ask(PROMPTS, ("yes", "no"))
+    assert engine.ask_alike(PROMPTS, ("yes", "no")) == apart
+    for prompt, found in zip(PROMPTS, apart, strict=True):
+        expected = own_logits(tmp_path, prompt, ("yes", "no"))
+        torch.testing.assert_close(torch.tensor(found), expected)
+
+
+def test_what_decides_the_scores_is_in_the_digest(engine, tiny_qwen, tmp_path):
+    assert ranker(tiny_qwen).engine.digest() == engine.digest()
+    shutil.copytree(tiny_qwen, tmp_path, dirs_exist_ok=True)
+    save_tokenizer(tmp_path, ["other words yes no"])  # of the same weights and template
+    assert ranker(tmp_path).engine.digest() != engine.digest()
+    assert ranker(tiny_qwen, dtype="bfloat16").engine.digest() != engine.digest()
+
+
 @pytest.mark.slow
 def test_compiled_scores_are_the_same(tiny_qwen):
     batch = tiny_batch().rows([0])

@@ -94,8 +94,11 @@ def many(n: int, n_users: int = 3) -> RerankBatch:
 
 def test_more_candidates_than_letters_are_an_error_that_names_the_ways_out():
     mode, _ = make_listwise()
-    with pytest.raises(UserError, match="^60 candidates for 50 labels; .*rerank_top_k to 50.*wind"):
+    sentence = "^60 candidates for 50 labels; .*rerank_top_k to 50.*wind"
+    with pytest.raises(UserError, match=sentence):
         mode.score(many(60))
+    with pytest.raises(UserError, match=sentence):  # or what was learned could not be used
+        mode.examples(replace(many(60), targets=[["i1"]] * 3), 1, 0)
 
 
 @pytest.mark.parametrize(("n", "window", "step"), [(60, 50, None), (23, 7, 3), (9, 8, 1)])

@@ -105,6 +105,25 @@ def test_pointwise_is_the_log_odds_of_yes_whatever_space_is_before_a_word(server
     assert len(server.asked) == 8
 
 
+def test_pointwise_candidates_of_which_nothing_is_told_come_last(server, monkeypatch):
+    """Where the server tells neither yes nor no, the odds are not even."""
+    batch = tiny_batch().rows([0])
+    quiet = set(batch.candidates[0][2:5])
+    texts = {batch.text_of(item) for item in quiet}
+
+    def sometimes(path, key, body):
+        answer = told(body)
+        if body["messages"][-1]["content"].rpartition(": ")[2] in texts:
+            top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            top[:] = [{"token": "Well", "logprob": -0.1}]
+        return 200, {}, answer
+
+    monkeypatch.setattr(server, "_usual", sometimes)
+    scores = ranker(scoring="pointwise").score(batch)[0].tolist()
+    by_item = dict(zip(batch.candidates[0], scores, strict=True))
+    assert max(by_item[item] for item in quiet) < min(by_item[i] for i in by_item if i not in quiet)
+
+
 def test_labels_of_which_nothing_is_told_come_last_and_are_counted(server, caplog):
     batch = tiny_batch().rows([0])
     with caplog.at_level(logging.WARNING):

@@ -307,6 +307,7 @@ def test_gradients_are_looked_at_in_the_first_step_and_after_each_validation(
         ({"dtype": "float8"}, "dtype takes auto or float32 or bfloat16 or float16, not 'float8'"),
         ({"prompt_batch_size": 0}, "prompt_batch_size takes numbers from 1, not 0"),
         ({"weight_decay": -0.1}, "weight_decay takes numbers from 0, not -0.1"),
+        ({"clip_grad_norm": 0.0}, "clip_grad_norm takes numbers above 0, not 0.0"),
         ({"lora_dropout": 1.0}, "lora_dropout takes 0 to below 1, not 1.0"),
         ({"load_in_4bit": True, "lora": False}, "load_in_4bit leaves adapters alone to train"),
         ({"prompt": "none.txt"}, "prompt: the template none.txt cannot be read"),

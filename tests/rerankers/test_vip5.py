@@ -217,6 +217,13 @@ def test_training_that_was_broken_off_goes_on(make, tmp_path):
     torch.testing.assert_close(again.score(seen), whole.score(seen), rtol=0, atol=0)
 
 
+def test_the_state_of_a_training_from_another_t5_is_refused(make, tmp_path):
+    batch = tiny_batch().rows([1, 2])
+    make(train_all=True).fit(batch, None, tmp_path)
+    with pytest.raises(UserError, match="training.pt is the state of a training with other"):
+        make(train_all=True, random_weights=True).fit(batch, None, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -228,6 +235,7 @@ def test_training_that_was_broken_off_goes_on(make, tmp_path):
         ({"model": "nowhere"}, "cannot load a T5 from '.*nowhere' .* give a folder"),
         ({"n_visual_tokens": 0}, "n_visual_tokens takes numbers from 1, not 0"),
         ({"epochs": 0}, "epochs takes numbers from 1, not 0"),
+        ({"clip_grad_norm": 0.0}, "clip_grad_norm takes numbers above 0, not 0.0"),
         ({"warmup_ratio": -0.1}, "warmup_ratio takes numbers from 0, not -0.1"),
         ({"max_history": 200}, "max_history 200 and n_visual_tokens 2 has 819 words, .* 512"),
     ],

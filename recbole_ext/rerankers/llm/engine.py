@@ -8,6 +8,9 @@ from typing import Protocol
 from recbole_ext.rerankers.llm.prompts import Prompt
 from recbole_ext.rerankers.llm.readers import Reader
 
+FLOOR = -100.0
+"""Log-probability of a label of which a server tells none."""
+
 
 class Engine(Protocol):
     """Says how likely each label is as the answer to a prompt."""

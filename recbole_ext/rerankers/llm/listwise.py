@@ -47,12 +47,7 @@ class Listwise:
             UserError: There are more candidates than letters, and no windows.
         """
         lengths = [len(row) for row in batch.candidates]
-        size = self.window or len(LETTERS)
-        if self.window is None and max(lengths, default=0) > size:
-            raise UserError(
-                f"{max(lengths)} candidates for {size} labels; set rerank_top_k to {size} or less, "
-                "or window, in which more are ranked in parts, or take scoring pointwise"
-            )
+        size = self._size(max(lengths, default=0))
         found: list[list[float]] = [[] for _ in lengths]
         few = [row for row, n in enumerate(lengths) if 0 < n <= size]
         for row, scores in zip(
@@ -88,14 +83,27 @@ class Listwise:
     def examples(self, batch: RerankBatch, row: int, epoch: int) -> list[Example]:
         """Return the row's prompt, in an order of its own in each epoch, and the first target's.
 
-        Of more candidates than a prompt takes the target is asked for among the best others.
+        Of more candidates than a window takes the target is asked for among the best others.
+
+        Raises:
+            UserError: There are more candidates than letters, and no windows.
         """
         target = target_places(batch)[row][0]
         others = [place for place in range(len(batch.candidates[row])) if place != target]
-        size = self.window or len(LETTERS)
+        size = self._size(len(batch.candidates[row]))
         places = sorted([target, *others[: size - 1]])
         shown = self._shown(batch, row, places, f"epoch {epoch}")
         return [Example(self._prompt(batch, row, shown), len(shown), shown.index(target))]
+
+    def _size(self, n: int) -> int:
+        """Return how many of n candidates a prompt takes; without windows it must take all."""
+        size = self.window or len(LETTERS)
+        if self.window is None and n > size:
+            raise UserError(
+                f"{n} candidates for {size} labels; set rerank_top_k to {size} or less, "
+                "or window, in which more are ranked in parts, or take scoring pointwise"
+            )
+        return size
 
     def _shown(self, batch: RerankBatch, row: int, places: Places, what: str) -> list[int]:
         """Return places in the order in which a prompt shows them."""

@@ -13,7 +13,7 @@ from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.llm import left_padded
 from recbole_ext.features.text_encoders import weights_hash
 from recbole_ext.rerankers.llm.labels import label_tokens
-from recbole_ext.rerankers.llm.prefix import Prefix, common_prefix
+from recbole_ext.rerankers.llm.prefix import Prefix, can_share, common_prefix
 from recbole_ext.rerankers.llm.prompts import Prompt
 from recbole_ext.rerankers.llm.readers import TokenReader
 
@@ -49,9 +49,7 @@ class LocalEngine:
         self._read: Callable[..., Any] = model.base_model
         if is_compiled:
             self._read = torch.compile(model.base_model, dynamic=True)
-        kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-        is_short = getattr(model.config, "sliding_window", None)
-        self._reads_all = kinds == {"full_attention"} and not is_short
+        self._can_share = can_share(model.base_model)
         self._label_tokens: dict[tuple[str, ...], list[int]] = {}
 
     @property
@@ -61,8 +59,8 @@ class LocalEngine:
 
     def digest(self) -> str:
         """Return a hash of the weights and of what the tokenizer makes of a prompt."""
-        template = self.tokenizer.chat_template or ""
-        return text_hash(f"{weights_hash(self.model)} {self.model.dtype} {template}")
+        weights = weights_hash(self.model)
+        return text_hash(f"{weights} {self.model.dtype} {self.reader.digest()}")
 
     @torch.no_grad()
     def ask(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> list[list[float]]:
@@ -81,9 +79,9 @@ class LocalEngine:
     def ask_alike(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> list[list[float]]:
         """Return the labels' logits; what all prompts begin with goes through the model once.
 
-        Models whose layers forget what is far (sliding windows) read each prompt by itself.
+        Models with which that cannot be done read each prompt by itself.
         """
-        if not self._reads_all:
+        if not self._can_share:
             return self.ask(prompts, labels)
         asked = [self.reader.encode(prompt) for prompt in prompts]
         n = min(common_prefix(asked), min(map(len, asked)) - 1)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from recbole_ext.rerankers.base import target_places
 from recbole_ext.rerankers.batch import RerankBatch
 from recbole_ext.rerankers.llm.budget import Titles
+from recbole_ext.rerankers.llm.engine import FLOOR
 from recbole_ext.rerankers.llm.labels import YES_NO
 from recbole_ext.rerankers.llm.modes import Example, Parts, titles_of
 from recbole_ext.rerankers.llm.prompts import Prompt
@@ -40,7 +41,7 @@ class Pointwise:
         for row, candidates in enumerate(batch.candidates):
             prompts = self._prompts(batch, row, range(len(candidates)))
             answers = self._ask(prompts, YES_NO) if prompts else []
-            found.append([yes - no for yes, no in answers])
+            found.append([_log_odds(yes, no) for yes, no in answers])
         return found
 
     def examples(self, batch: RerankBatch, row: int, epoch: int) -> list[Example]:
@@ -71,3 +72,8 @@ class Pointwise:
     def _fill(self, titles: Titles) -> list[Prompt]:
         template, history = self.parts.template, titles.history
         return [template.fill(history, candidate=title) for title in titles.candidates]
+
+
+def _log_odds(yes: float, no: float) -> float:
+    """Return the log-odds of yes; where neither is told, no even odds but the last place."""
+    return FLOOR if yes == no == FLOOR else yes - no

@@ -78,6 +78,25 @@ class Prefix:
         return {self._key: past}
 
 
+def can_share(model: Any) -> bool:
+    """Tell whether a prefix that was read once serves all ends.
+
+    All layers must attend to all that is before, at positions that are told: not in a sliding
+    window, nor by a state, nor by the distance in the row (ALiBi), which packing changes.
+
+    Args:
+        model: The part of a causal language model that gives states.
+    """
+    config = model.config
+    kinds = {
+        *(getattr(config, "layer_types", None) or ()),
+        *(getattr(config, "attention_layers", None) or ()),  # GPT-Neo's words: global, local
+    }
+    is_told = "position_ids" in inspect.signature(model.forward).parameters
+    is_limited = getattr(config, "sliding_window", None) or getattr(config, "alibi", False)
+    return is_told and not is_limited and kinds <= {"full_attention", "global"}
+
+
 def common_prefix(rows: Sequence[Tokens]) -> int:
     """Return how many tokens all rows begin with."""
     # whatever lies between the least and the greatest row begins as both do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from recbole_ext.features.cost import CHARACTERS_PER_TOKEN, tokens_of
+from recbole_ext.features.encoded import text_hash
 from recbole_ext.rerankers.llm.prompts import Prompt
 
 REMEMBERED = 512
@@ -81,6 +83,15 @@ class TokenReader:
     def count(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt."""
         return len(self.encode(prompt))
+
+    def digest(self) -> str:
+        """Return a hash of all that decides the tokens of a prompt."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        known = self.tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+        if backend is not None:  # which the last call has left, and the next one sets anew
+            known = {**known, "truncation": None, "padding": None}
+        template = self.tokenizer.chat_template
+        return text_hash(json.dumps([known, template], sort_keys=True))
 
 
 class RoughReader:

@@ -9,12 +9,10 @@ from typing import Any
 from recbole_ext.features.cost import tokens_of
 from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.endpoint import Endpoint
+from recbole_ext.rerankers.llm.engine import FLOOR
 from recbole_ext.rerankers.llm.prompts import Prompt
 from recbole_ext.rerankers.llm.readers import RoughReader
 from recbole_ext.types import UserError
-
-FLOOR = -100.0
-"""Log-probability of a label that is not among those the server tells."""
 
 
 class ServerEngine:

@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole_ext.features.device import WEIGHT_DTYPES
 from recbole_ext.rerankers.llm.training import Training
+from recbole_ext.rerankers.ranges import check_ranges
 from recbole_ext.types import UserError, suggest
 
 CHOICES = {
@@ -21,7 +22,7 @@ FROM_ONE = (
     *("suffix_batch_size", "lora_rank", "train_batch_size", "accumulation_steps", "stopping_step"),
     *("epochs", "n_negatives", "top_logprobs", "concurrency"),
 )
-FROM_ZERO = ("learning_rate", "weight_decay", "clip_grad_norm", "lora_alpha")
+FROM_ZERO = ("learning_rate", "weight_decay", "lora_alpha")
 OF_PROMPTS = (
     *("scoring", "max_length", "max_history", "max_title_tokens", "min_title_tokens", "shuffle"),
     *("window", "window_step", "seed"),
@@ -48,9 +49,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 f"{key} takes {' or '.join(words)}, not '{settings[key]}'"
                 f"{suggest(str(settings[key]), words)}"
             )
-    for key, least in [*((key, 1) for key in FROM_ONE), *((key, 0) for key in FROM_ZERO)]:
-        if not settings[key] >= least:  # NaN too
-            raise UserError(f"{key} takes numbers from {least}, not {settings[key]}")
+    check_ranges(settings, from_one=FROM_ONE, from_zero=FROM_ZERO, above_zero=("clip_grad_norm",))
     for key in PARTS:
         if not 0 <= settings[key] < 1:
             raise UserError(f"{key} takes 0 to below 1, not {settings[key]}")
