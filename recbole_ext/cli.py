@@ -132,8 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         hint = suggest(arguments[0], commands) or f"; the commands are {', '.join(commands)}"
         return _complain(f"unknown command '{arguments[0]}'{hint}")
-    # those of functions have a help of their own; that of features and convert stands behind the
-    # first word
+    # those of functions have a help of their own, features and convert behind their first word
     first = dict.fromkeys(("features", "convert"), arguments[1:2])
     asks = {**first, **dict.fromkeys(HELPED, [])}.get(arguments[0], arguments[1:])
     if any(argument in ("-h", "--help") for argument in asks):
@@ -209,11 +208,8 @@ def _compare(arguments: list[str]) -> int:
         list(dict.fromkeys(filter(None, options.get(name, "").split(","))))
         for name in ("models", "datasets")
     )
-    _need(
-        {"models": models, "datasets": datasets},
-        ("models", "datasets"),
-        "compare --models=Pop,BPR --datasets=ml-100k",
-    )
+    lists = {"models": models, "datasets": datasets}
+    _need(lists, ("models", "datasets"), "compare --models=Pop,BPR --datasets=ml-100k")
     from recbole_ext.compare.overrides import read_overrides
 
     files = files_in(options.get("config_files", ""))
