@@ -113,7 +113,7 @@ def _table(title: str, found: dict[str, list[Clock]], target: float | None) -> s
             f"| {memory:.0f} | {median / seconds:.1f} | {memory / max(added, 1.0):.1f} |"
         )
     if target is not None:
-        lines += ["", f"to reach: {target:g}"]
+        lines += ["", f"aim: {target:g} times the seconds"]
     return "\n".join([*lines, "", f"_{machine()}_", ""])
 
 
