@@ -13,8 +13,10 @@ from conftest import ROOT
 from recbole.config import Config as RecBoleConfig
 
 from recbole_ext import quick_start
+from recbole_ext.compare.overrides import read_overrides
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset
+from recbole_ext.registry import get_model
 
 FILES = sorted([*(ROOT / "properties").rglob("*.yaml"), *(ROOT / "dataset_configs").glob("*.yaml")])
 DATASETS = sorted((ROOT / "dataset_configs").glob("*.yaml"))
@@ -220,3 +222,15 @@ def write(folder: Path, dataset: str, columns: dict[str, list]) -> None:
         *("\t".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
     ]
     (place / f"{dataset}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("compare_*.yaml")), ids=short)
+def test_the_command_in_an_example_of_a_comparison_takes_the_example(path):
+    words = path.read_text().splitlines()[0].removeprefix("# recbole-ext compare ").split()
+    given = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+    assert ROOT / given["overrides"] == path
+    models = given["models"].split(",")
+    found = read_overrides(path, models, given["datasets"].split(","))
+    assert {one.model for one in found.variants} | set(found.by_model) <= set(models)
+    for model in models:
+        get_model(model)
