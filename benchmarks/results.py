@@ -38,7 +38,8 @@ ABOUT = """# Results
 
 Written by `python -m benchmarks.results` from the reports of `recbole-ext compare`. The first line
 of `examples/compare_*.yaml` is the command of each comparison; parts of one that ran apart were put
-together by `python -m benchmarks.join`."""
+together by `python -m benchmarks.join`. Seconds are by the clock, and other work went on beside the
+runs."""
 
 
 def page(reports: list[str]) -> str:
