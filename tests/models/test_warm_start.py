@@ -171,6 +171,17 @@ def test_another_split_or_filter_is_an_error(tmp_path, theirs, sentence):
         load_warm_start(encoder(2), tmp_path, "hash", run)
 
 
+def test_another_seed_draws_another_random_split(tmp_path):
+    run = {**SETTINGS, "eval_args": {**EVAL, "order": "RO"}, "seed": 7}
+    torch.save(ours(encoder(1), settings=run), tmp_path / "best.pt")
+    load_warm_start(encoder(2), tmp_path, "hash", run)
+    with pytest.raises(UserError, match="trained with seed: 7, and this run has seed: 8"):
+        load_warm_start(encoder(2), tmp_path, "hash", {**run, "seed": 8})
+    ordered = {**run, "eval_args": EVAL}
+    torch.save(ours(encoder(1), settings=ordered), tmp_path / "best.pt")
+    load_warm_start(encoder(2), tmp_path, "hash", {**ordered, "seed": 8})
+
+
 def test_the_report_lists_what_has_no_place(tmp_path):
     payload = ours(encoder(1))
     payload["state_dict"]["projection.weight"] = torch.zeros(2)
