@@ -12,6 +12,8 @@ from recbole_ext.data.convert.conversion import Conversion, convert, run_command
 from recbole_ext.data.convert.filters import DUPLICATES, HOW, Filters
 from recbole_ext.data.convert.registry import families, find_raw
 from recbole_ext.data.convert.writing import LINKS
+from recbole_ext.data_commands import mind
+from recbole_ext.data_commands.reporting import folder_of, malformed
 from recbole_ext.feature_commands.options import at_least, one_of
 from recbole_ext.types import UserError, suggest
 
@@ -46,7 +48,7 @@ def run(arguments: list[str]) -> int:
 
 def commands() -> dict[str, Callable[..., None]]:
     """Return family -> its function; one whose data are no ratings by users has its own here."""
-    return {family: command_of(family) for family in families()}
+    return {**{family: command_of(family) for family in families()}, "mind": mind.convert}
 
 
 def command_of(family: str) -> Callable[..., None]:
@@ -81,28 +83,6 @@ def command_of(family: str) -> Callable[..., None]:
     return convert_raw
 
 
-def folder_of(out: str, name: str = "") -> Path:
-    """Return the dataset's folder, whose name is the dataset's, as RecBole wants it.
-
-    Raises:
-        UserError: There can be no such folder.
-    """
-    if not out or name in (".", "..") or "/" in name or "\\" in name:
-        raise UserError(
-            "--out takes the folder of the dataset, and --name one name in it: "
-            "--out=data/beauty, or --out=data --name=beauty"
-        )
-    folder = Path(out)
-    folder = folder / name if name and folder.name != name else folder
-    if not folder.name or folder.name == "..":
-        folder = folder.resolve()
-    if not folder.name:  # the root has none
-        return folder_of("")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out: {folder} is a file; name a folder")
-    return folder
-
-
 def report(folder: Path, done: Conversion) -> list[str]:
     """Return what was done, and what to do next, in lines."""
     width = max(len(step.step) for step in done.steps)
@@ -113,13 +93,7 @@ def report(folder: Path, done: Conversion) -> list[str]:
     ]
     if done.exact_duplicates:
         said.append(f"  {done.exact_duplicates:,} interactions were there twice, equal in all")
-    for source in done.sources:
-        if source["malformed"]:
-            some = "; ".join(f"line {o['line']}: {o['reason']}" for o in source["first_malformed"])
-            said.append(
-                f"  {source['file']}: {source['malformed']:,} of {source['lines']:,} lines are "
-                f"malformed and left out ({some})"
-            )
+    said += malformed(done.sources)
     said += [f"  {n:,} {what} were left empty" for what, n in done.notes.items()]
     for of, side in done.sides.items():
         repeated = f"; {side.repeated:,} further rows about them" if side.repeated else ""

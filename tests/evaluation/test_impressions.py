@@ -56,7 +56,7 @@ def test_every_impression_is_that_of_the_definitions(drawn):
 
 
 def test_a_long_impression_counts_as_much_as_a_short_one():
-    """One of two candidates in the right order, one of nine in the wrong: a mean of two, by hand."""
+    """Two candidates in the right order, nine in the wrong: by hand."""
     impression = ["a"] * 2 + ["b"] * 9
     means, _ = impression_metrics(impression, [2, 1, *range(9)], [1, 0, 1, *[0] * 8])
     assert means["auc"] == 0.5 and means["mrr"] == pytest.approx((1 + 1 / 9) / 2)

@@ -88,18 +88,35 @@ def convert(
     """
     names = [f"{name}.{suffix}" for suffix in ("inter", "item", "user", "yaml")]
     names += [LINKS, MANIFEST]
+    check_replaceable(folder, names, overwrite)
+    with replacing_folder(folder, names) as place:
+        return _convert(raw, place, folder, name, filters)
+
+
+def check_replaceable(folder: Path, names: list[str], overwrite: bool) -> None:
+    """Refuse a folder that has one of the files, where it is not to be replaced.
+
+    Raises:
+        UserError: It has.
+    """
     there = [one for one in names if (folder / one).exists()]
     if there and not overwrite:
         raise UserError(
             f"{folder} has {there[0]} already; name another --out, or replace it with --overwrite"
         )
-    with replacing_folder(folder, names) as place:
-        return _convert(raw, place, folder, name, filters)
 
 
-def run_command(folder: Path, name: str) -> str:
+def write_manifest(place: Path, done: Any, lines: Lines) -> None:
+    """Write what was done: ``done`` with what was read, what was left out, and all files."""
+    done.sources, done.notes = lines.as_json(), dict(sorted(lines.notes.items()))
+    done.files = sorted([MANIFEST, *(path.name for path in place.iterdir() if path.name != LOCK)])
+    manifest = json.dumps(asdict(done), indent=2, ensure_ascii=False)
+    (place / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
+
+
+def run_command(folder: Path, name: str, model: str = "SASRec") -> str:
     """Return the command that runs a model on the dataset."""
-    program = "python run_recbole_ext.py --model=SASRec"
+    program = f"python run_recbole_ext.py --model={model}"
     return f"{program} --dataset={shlex.quote(name)} --data_path={shlex.quote(str(folder.parent))}"
 
 
@@ -114,13 +131,10 @@ def _convert(raw: RawFormat, place: Path, folder: Path, name: str, filters: Filt
     if raw.users:
         path = place / f"{name}.user"
         done.sides["user"] = _side(path, raw.user_columns, raw.read_users, data, lines)
-    done.sources, done.notes = lines.as_json(), dict(sorted(lines.notes.items()))
     columns = raw.item_columns if raw.items else ()
     settings = settings_text(run_command(folder, name), columns)
     (place / f"{name}.yaml").write_text(settings, encoding="utf-8")
-    done.files = sorted([MANIFEST, *(path.name for path in place.iterdir() if path.name != LOCK)])
-    manifest = json.dumps(asdict(done), indent=2, ensure_ascii=False)
-    (place / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
+    write_manifest(place, done, lines)
     return done
 
 

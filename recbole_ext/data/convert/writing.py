@@ -22,7 +22,7 @@ class Side:
     """What was written of items or users.
 
     Attributes:
-        rows: One for each that has interactions.
+        rows: One for each that has interactions, and for others where they are written.
         described: Those of which the raw files say something.
         repeated: Rows of the raw files about one that had been described; they were left out.
         links: Addresses of pictures.
@@ -36,7 +36,7 @@ class Side:
 
 def write_interactions(path: Path, data: Interactions) -> None:
     """Write the ``.inter`` file, in the order of the raw files."""
-    with _text(path) as stream:
+    with text_file(path) as stream:
         stream.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
         for begin in range(0, len(data), CHUNK):
             part = data.take(slice(begin, begin + CHUNK))
@@ -53,6 +53,7 @@ def write_side(
     rows: Iterator[Described],
     tokens: list[str],
     links: Path | None = None,
+    others: bool = False,
 ) -> Side:
     """Write the ``.item`` or ``.user`` file: those described, in order, then those that are not.
 
@@ -64,19 +65,23 @@ def write_side(
         rows: Descriptions of some of the tokens, perhaps several of one: the first counts.
         tokens: All that have interactions.
         links: Where the addresses of pictures go.
+        others: Whether those without interactions are written as well.
     """
     of, done, left = path.suffix[1:], Side(len(tokens)), dict.fromkeys(tokens)
+    written: set[str] = set()
     with ExitStack() as held:
-        stream = held.enter_context(_text(path))
-        linked = _csv(held.enter_context(_text(links))) if links else None
+        stream = held.enter_context(text_file(path))
+        linked = _csv(held.enter_context(text_file(links))) if links else None
         stream.write("\t".join([f"{of}_id:token", *columns]) + "\n")
         if linked:
             linked.writerow([f"{of}_id", "url"])
         for row in rows:
-            if row.token not in left:
+            if row.token in written or not (others or row.token in left):
                 done.repeated += 1
                 continue
-            del left[row.token]
+            written.add(row.token)
+            done.rows += row.token not in left
+            left.pop(row.token, None)
             done.described += 1
             stream.write("\t".join([row.token, *row.cells]) + "\n")
             if linked:
@@ -91,6 +96,6 @@ def _csv(stream: TextIO) -> Any:
     return csv.writer(stream, lineterminator="\n")
 
 
-def _text(path: Path) -> TextIO:
+def text_file(path: Path) -> TextIO:
     """Open a file to write; what UTF-8 cannot hold (half a surrogate pair) becomes "?"."""
     return open(path, "w", encoding="utf-8", errors="replace", newline="\n")

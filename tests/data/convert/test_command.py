@@ -129,7 +129,7 @@ def test_a_format_is_a_file_by_its_name():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "convert: one of amazon, movielens is meant, not ''"),
+        ((), "convert: one of amazon, movielens, mind is meant, not ''"),
         (("amazn",), "is meant, not 'amazn'; did you mean 'amazon'?"),
         (("amazon", "--source=raw"), "recbole-ext convert amazon needs --out=...; see"),
         (("amazon", "--source=", "--out=x"), "--source is empty; name the folder with the raw"),
