@@ -12,6 +12,7 @@ from recbole_ext.data.convert.mind import ImpressionReader
 from recbole_ext.types import UserError
 
 DAY = 86_400
+SOURCES = ("train", "dev")
 PARTS = ("train", "valid", "test")
 
 
@@ -64,15 +65,11 @@ def find_sources(source: Path, dev: Path | None = None) -> list[Source]:
     Raises:
         UserError: A folder has no impressions, or none has news.
     """
-    for key, folder in (("source", source), ("dev", dev)):
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"--{key}: there is no folder {folder}; name one with behaviors.tsv")
-    inner = [_inner(source, name) for name in ("train", "dev")]
-    if dev is None and _file(source, "behaviors.tsv") is None and all(inner):
-        found = [_source(name, one) for name, one in zip(("train", "dev"), inner, strict=True)]
-    else:
-        found = [_source("train", source)]
-        found += [_source("dev", dev)] if dev is not None else []
+    try:
+        found = _found(source, dev)
+    except OSError as error:
+        place = error.filename or source
+        raise UserError(f"cannot read {place}: {error.strerror}; is it yours to read?") from None
     if not any(one.news for one in found):
         raise UserError(
             f"{found[0].behaviors.parent} has no news.tsv; put it beside {found[0].behaviors.name}"
@@ -115,8 +112,18 @@ def news_files(sources: list[Source]) -> Iterator[Path]:
     return (one.news for one in sources if one.news)
 
 
-def _source(name: str, folder: Path | None) -> Source:
-    assert folder is not None
+def _found(source: Path, dev: Path | None) -> list[Source]:
+    for key, folder in (("source", source), ("dev", dev)):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"--{key}: there is no folder {folder}; name one with behaviors.tsv")
+    folders = [source] if dev is None else [source, dev]
+    if dev is None and _file(source, "behaviors.tsv") is None:
+        inner = [one for name in SOURCES if (one := _inner(source, name))]
+        folders = inner if len(inner) == len(SOURCES) else folders
+    return [_source(name, one) for name, one in zip(SOURCES, folders, strict=False)]
+
+
+def _source(name: str, folder: Path) -> Source:
     behaviors = _file(folder, "behaviors.tsv")
     if behaviors is None:
         raise UserError(

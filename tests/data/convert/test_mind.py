@@ -279,6 +279,17 @@ def test_what_cannot_be_meant_is_one_sentence_and_writes_nothing(folders, tmp_pa
         assert sorted(path.name for path in tmp_path.iterdir()) == before, sentence
 
 
+def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def refused(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("recbole_ext.data.convert.mind_files.Path.iterdir", refused)
+    arguments = [f"--source={tmp_path}", f"--out={tmp_path / 'm'}"]
+    assert main(["convert", "mind", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert f"cannot read {tmp_path}: Permission denied; is it yours to read?" in err
+
+
 def test_what_is_there_is_replaced_only_when_asked_and_only_by_all(folders, tmp_path, monkeypatch):
     out = tmp_path / "m"
     convert(folders, out)
