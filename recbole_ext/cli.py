@@ -65,7 +65,7 @@ HELP = {
            recbole-ext features text --dataset=ml-100k --name=title --template="{movie_title}"
            what else there is to say:   recbole-ext features text --help""",
     "convert": """\
-  convert  raw files (movielens, amazon) to a dataset:
+  convert  raw files (movielens, amazon, mind) to a dataset:
            recbole-ext convert amazon --source=raw/beauty --out=data/beauty --min_uc=5 --min_sc=5
            what else there is to say:   recbole-ext convert amazon --help""",
     "images": """\

@@ -138,7 +138,12 @@ def test_every_news_has_a_row_described_or_not_shown_or_not(folders, tmp_path):
 
 
 def test_one_folder_is_split_by_its_days(folders, tmp_path):
-    done = convert(folders / "MINDsmall_train", tmp_path / "m")
+    """And its files may be packed."""
+    train = folders / "MINDsmall_train"
+    for name in ("behaviors.tsv", "news.tsv"):
+        write(train / f"{name}.gz", (train / name).read_bytes().rstrip())
+        (train / name).unlink()
+    done = convert(train, tmp_path / "m")
     assert done.split == {"valid_from": "2019-11-10", "test_from": "2019-11-11"}
     found = [rows(tmp_path / "m" / f"m.{part}.inter")[1:] for part in ("train", "valid", "test")]
     assert [{row[0] for row in part} for part in found] == [{"1@train"}, {"2@train"}, {"3@train"}]
