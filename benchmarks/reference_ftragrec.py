@@ -20,6 +20,9 @@ from torch import Tensor
 
 from recbole_ext.modules.retriever import Retriever
 
+SHARE = 0.35
+"""Of the neighbours in the mixed state, where ``alpha`` is not given."""
+
 
 class ReferenceFTRagRec(SASRec):
     """A frozen SASRec encoder, an index over all training rows, a retriever; no step is shared."""
@@ -29,7 +32,7 @@ class ReferenceFTRagRec(SASRec):
         self.requires_grad_(False)
         self.retriever = Retriever(self.hidden_size, inner_size=config["retriever_inner_size"])
         self.k = config["top_k"]
-        self.alpha = config["alpha"]
+        self.alpha = SHARE if config["alpha"] is None else config["alpha"]
         self.weights = config["enhanced_rec_weight"], config["kl_small_weight"]
         self.targets = dataset.inter_feat[self.ITEM_ID]  # [R]
 
