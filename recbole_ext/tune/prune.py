@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol
 
 from recbole_ext.callbacks.base import Callback
@@ -35,7 +36,9 @@ class Prune(Callback):
         if self._trial is None:
             return
         value = float(state.metrics[self._metric])
-        self._trial.report(value, state.epoch)
+        with warnings.catch_warnings():  # killed before its checkpoint, an epoch is reported twice
+            warnings.simplefilter("ignore")
+            self._trial.report(value, state.epoch)
         if self._trial.should_prune():
             self.pruned = True
             state.stop = f"pruned: {self._metric} {value:.4f} after epoch {state.epoch}"
