@@ -17,6 +17,7 @@ def draw_history(
 ) -> None:
     """Draw the trials in order, and the best value so far."""
     from matplotlib.figure import Figure  # costs half a second: only where it is used
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -28,7 +29,7 @@ def draw_history(
     line = best_so_far(trials, is_bigger_better)
     axes.plot(*zip(*line, strict=True), drawstyle="steps-post", color="grey", label="best so far")
     axes.set(xlabel="trial", ylabel=f"validation {metric}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     _save(path, figure)
 
@@ -49,7 +50,7 @@ def draw_importance(path: Path, importance: Mapping[str, float], metric: str) ->
     """Draw a bar per setting, the most important above."""
     from matplotlib.figure import Figure
 
-    names = list(reversed(importance))
+    names = list(importance)[::-1]
     figure = Figure(figsize=(7, 1 + 0.5 * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.bar_label(axes.barh(names, [importance[name] for name in names]), fmt="%.2f", padding=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.settings_reading import files_in, parse_value
+from recbole_ext.settings_reading import files_in, parse_overrides, parse_value
 from recbole_ext.tune.plan import plan_of, settings_given
 from recbole_ext.tune.search import search
 from recbole_ext.tune.study import need_optuna
@@ -34,7 +34,8 @@ def run(options: dict[str, str], overrides: list[str]) -> int:
     named = [str(settings.get(key)) for key in ("model", "dataset")]
     folder = Path(options.get("output_dir") or f"runs/tune-{'-'.join(named)}")
     n_trials, prune = _read(options, "trials", 20), _read(options, "prune", True)
-    plan = plan_of(folder, settings, options["space"], n_trials, prune)
+    said = parse_overrides(overrides)
+    plan = plan_of(folder, settings, options["space"], n_trials, prune, said)
     _make(folder)
     try:
         print(search(plan, lambda line: print(line, flush=True)))

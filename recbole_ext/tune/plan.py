@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ class Plan:
     @property
     def identity(self) -> dict[str, Any]:
         """What makes trials comparable; a study goes on with the same only."""
+        place = PLACE_KEYS - {"accelerate"}  # which draws other random numbers
         own = {key.partition(".")[0] for key in self.space}
-        kept = {k: v for k, v in self.config.resolved.items() if k not in PLACE_KEYS | own}
+        kept = {k: v for k, v in self.config.resolved.items() if k not in place | own}
         return {"space": written(self.space), "prune": self.prune, **kept}
 
 
@@ -71,6 +72,7 @@ def plan_of(
     space_file: str,
     n_trials: int,
     prune: bool = True,
+    said: Collection[str] = (),
 ) -> Plan:
     """Read the space and check it, with the settings of all trials.
 
@@ -80,13 +82,15 @@ def plan_of(
         space_file: The search space.
         n_trials: Trials of the study.
         prune: Whether trials that fall behind are ended early.
+        said: Settings of the command line; those of a file may be searched all the same.
 
     Raises:
         UserError: A setting that does not exist or takes no such value, or what cannot be searched.
     """
     space = read_space(space_file)
-    for key in settings.keys() & space.keys():
-        raise UserError(f"{key} is searched ({space_file}) and given as a setting too; keep one")
+    for key in space.keys() & set(said):
+        raise UserError(f"{key} is searched ({space_file}) and given as --{key} too; keep one")
+    settings = {key: value for key, value in settings.items() if key not in space}
     refuse_other_folder(folder)
     Config(config_dict=settings)  # what is wrong without the space is not the space's
     try:
@@ -119,7 +123,7 @@ def settings_given(
     """
     settings = joined(*(read_yaml(path) for path in files), parse_overrides(overrides))
     settings |= {k: v for k, v in (("model", model), ("dataset", dataset)) if v}
-    if "output_dir" in settings:
+    if settings.pop("output_dir", None) is not None:
         raise UserError(
             "output_dir in a settings file is of a run; give --output_dir of the search"
         )

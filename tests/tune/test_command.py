@@ -55,7 +55,11 @@ def told(
             "upside down or empty, [0.1, 0.01]; write [0.01, 0.1]",
         ),
         (GOOD, ["--valid_metric=NDCG@7"], "valid_metric 'NDCG@7' is not computed"),
-        (GOOD, ["--learning_rate=0.1"], "learning_rate is searched (space.yaml) and given"),
+        (
+            GOOD,
+            ["--learning_rate=0.1"],
+            "learning_rate is searched (space.yaml) and given as --learning_rate",
+        ),
         (GOOD, ["--nproc=2"], "nproc: a trial is trained in one process"),
         (GOOD, ["--trials=0"], "--trials takes a number from 1 up, not '0'"),
         (GOOD, ["--prune=perhaps"], "--prune takes True or False, not 'perhaps'"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from recbole_ext.tune.space import Range, corners, read_space
 from recbole_ext.types import UserError
@@ -80,6 +82,12 @@ def test_what_is_stored_becomes_the_setting_again():
 def test_corners_have_every_end_and_every_choice():
     space = {"a": Range("uniform", (0.0, 1.0)), "b": Range("choice", (1, 2, 3))}
     assert corners(space) == [{"a": 0.0, "b": 1}, {"a": 1.0, "b": 2}, {"a": 0.0, "b": 3}]
+
+
+def test_the_space_of_the_documentation_can_be_read(tmp_path):
+    page = (ROOT / "docs" / "tune.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert list(space_of(tmp_path, block)) == ["learning_rate", "embedding_size"]
 
 
 @pytest.mark.parametrize(
