@@ -44,7 +44,9 @@ HELP = {
     "tune": """\
   tune     searches settings; goes on where it was stopped, in several processes if given so often:
            recbole-ext tune --model=BPR --dataset=ml-100k --space=space.yaml --trials=20
-           a line of the space:         learning_rate: {loguniform: [1e-4, 1e-2]}""",
+           a line of the space:         learning_rate: {loguniform: [1e-4, 1e-2]}
+           all trials to their end:     --prune=False
+           where to:                    --output_dir=runs/tune""",
     "explain": """\
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",

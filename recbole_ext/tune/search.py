@@ -83,7 +83,7 @@ def _try(study: Study, plan: Plan, trial: Trial) -> str:
             state = TrialState.PRUNED
         else:
             state, value = TrialState.COMPLETE, outcome.value
-    seconds = float(trial.user_attrs.get("seconds", 0.0)) + time.monotonic() - began
+    seconds = time.monotonic() - began
     trial.set_user_attr("seconds", round(seconds, 2))
     trial.set_user_attr("note", note)
     told = study.tell(trial, value, state)
