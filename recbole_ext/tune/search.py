@@ -56,7 +56,7 @@ def search(plan: Plan, say: Callable[[str], None] = print) -> str:
     with lock(plan.folder / STORAGE):
         others = _count(study, "RUNNING")
         if others:
-            return f"{others} trials are in work elsewhere; the last worker writes the report"
+            return f"trials in work elsewhere: {others}; the last worker writes the report"
         return _finish(study, plan)
 
 

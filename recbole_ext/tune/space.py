@@ -128,10 +128,10 @@ def _range(key: str, given: Any, path: str | Path) -> Range:
 
 
 def _choices(where: str, values: list[Any]) -> tuple[Any, ...]:
-    if len({json.dumps(value) for value in values}) < len(values):
-        raise UserError(f"{where}: choice {values} has a value twice; keep one")
     if any(value is None for value in values):
         raise UserError(f"{where}: choice has an empty value; write each one out")
+    if len({_storable(value) for value in values}) < len(values):  # True is 1 to the storage
+        raise UserError(f"{where}: choice {values} has a value twice; keep one")
     return tuple(values)
 
 

@@ -110,6 +110,7 @@ def test_the_space_of_the_documentation_can_be_read(tmp_path):
         ("a: [1, 2]", "a needs one kind of search; write a: {choice: [32, 64, 128]}"),
         ("a: {choice: 3}", "choice takes a list"),
         ("a: {choice: [3, 3]}", "has a value twice"),
+        ("a: {choice: [1, true]}", "has a value twice"),
         ("a: {choice: [3, null]}", "has an empty value"),
         ("choice: {embedding_size: [8, 16]}", "choice is a kind of search, no setting"),
         ("seed: {int: [1, 9]}", "seed is no setting to search"),
