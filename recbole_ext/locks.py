@@ -22,6 +22,10 @@ LOCK = ".lock"
 """File of a folder whose lock holds the folder; it says who has it."""
 
 
+class InUse(UserError):
+    """Another process holds the folder."""
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold a folder, which need not be there, and wait until it is free."""
@@ -42,7 +46,8 @@ def sole_use(folder: Path, rank: int = 0, what: str = "the run folder") -> Itera
         what: What the folder is, for the message.
 
     Raises:
-        UserError: Another process is at work in it, or it cannot be written.
+        InUse: Another process is at work in it.
+        UserError: It cannot be written.
     """
     if rank != 0 or fcntl is None:
         yield
@@ -59,7 +64,7 @@ def sole_use(folder: Path, rank: int = 0, what: str = "the run folder") -> Itera
         except BlockingIOError:
             stream.seek(0)
             who = stream.read(200).strip()
-            raise UserError(
+            raise InUse(
                 f"another process is at work in {what} {folder}{f' ({who})' if who else ''}; wait "
                 "until it has ended"
             ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from recbole.utils import init_seed
 
 from recbole_ext import run_folder
 from recbole_ext.atomic import remove_leftovers
-from recbole_ext.callbacks.base import CallbackList
+from recbole_ext.callbacks.base import Callback, CallbackList
 from recbole_ext.callbacks.build import build_callbacks
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
@@ -40,6 +40,7 @@ def run(
     config_dict: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     resume: str | Path | None = None,
+    made: Callable[..., Run] | None = None,
 ) -> dict[str, Any]:
     """Train and test a model, and keep everything in a run folder.
 
@@ -50,6 +51,8 @@ def run(
         config_dict: Settings by key; ``output_dir`` names the run folder.
         overrides: ``--key=value`` arguments, strongest.
         resume: A run folder to continue; everything else comes from its ``config.yaml``.
+        made: Makes the run of config, folder and whether it resumes; :class:`Run` by default. For
+            a run in one process.
 
     Returns:
         What ``result.json`` holds, and ``folder``.
@@ -71,10 +74,12 @@ def run(
         except KeyboardInterrupt as interrupt:
             interrupt.args = ("a run in several processes is not continued, but started anew",)
             raise
-    return _go(config, folder, resuming=resume is not None)
+    return _go(config, folder, resume is not None, made)
 
 
-def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
+def _go(
+    config: Config, folder: Path, resuming: bool = False, made: Callable[..., Run] | None = None
+) -> dict[str, Any]:
     there = {path.name for path in folder.iterdir()}  # a user's own, in a folder that was there
     with sole_use(folder, config["local_rank"]):
         if config["local_rank"] == 0:  # another would delete what this one is writing
@@ -82,7 +87,7 @@ def _go(config: Config, folder: Path, resuming: bool = False) -> dict[str, Any]:
         if config["local_rank"] == 0 and not resuming:
             write_settings(folder, config)
         try:
-            return Run(config, folder, resuming).go()
+            return (made or Run)(config, folder, resuming).go()
         except Exception:
             if not resuming and config["local_rank"] == 0:
                 run_folder.stop_logging()
@@ -128,7 +133,8 @@ class Run:
             config["device"],
             self.folder,
         )
-        self.callbacks = CallbackList(build_callbacks(config["callbacks"]))  # a slip shows at once
+        named = build_callbacks(config["callbacks"])  # a slip shows at once
+        self.callbacks = CallbackList([*named, *self.own_callbacks()])
         if config["log_wandb"] and importlib.util.find_spec("wandb") is None:
             raise UserError("log_wandb needs wandb; run: pip install 'recbole-ext[wandb]'")
         self.load_data()
@@ -148,6 +154,10 @@ class Run:
             run_folder.write_result(self.folder, result)
         self.logger.info("test result: %s", {name: round(value, 4) for name, value in test.items()})
         return {**result, "folder": str(self.folder)}
+
+    def own_callbacks(self) -> list[Callback]:
+        """Return callbacks that are of what the run is for, and stand in no settings."""
+        return []
 
     def load_data(self) -> None:
         """Load, filter and split the dataset."""

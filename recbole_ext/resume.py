@@ -11,7 +11,7 @@ from recbole_ext import run_folder
 from recbole_ext.config import Config
 from recbole_ext.data.check import check_files
 from recbole_ext.distributed import OF_A_PROCESS
-from recbole_ext.settings_kinds import RESUME_KEYS
+from recbole_ext.settings_kinds import PLACE_KEYS, RESUME_KEYS
 from recbole_ext.settings_reading import parse_overrides
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
@@ -64,6 +64,16 @@ def resumed_config(folder: Path, overrides: Sequence[str]) -> Config:
             "start it anew with another --output_dir"
         )
     return config
+
+
+def place_of(resolved: Mapping[str, Any]) -> list[str]:
+    """Return, as ``--key=value``, where a run's data and memory are, which a resume takes anew.
+
+    Args:
+        resolved: Settings of the run as they are given now.
+    """
+    keys = sorted(PLACE_KEYS & RESUME_KEYS & resolved.keys())
+    return [f"--{key}={json.dumps(resolved[key])}" for key in keys]
 
 
 def _refuse_lost_checkpoint(folder: Path) -> None:

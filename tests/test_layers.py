@@ -39,6 +39,7 @@ LAYERS = (
     (
         "quick_start",
         "compare",
+        "tune",
         "pipeline",
         "doctor",
         "report",

@@ -15,7 +15,7 @@ from recbole_ext.compare.controls import mix_of
 from recbole_ext.compare.split import read_split, write_split
 from recbole_ext.config import Config
 from recbole_ext.quick_start import run
-from recbole_ext.settings_kinds import PLACE_KEYS, RESUME_KEYS
+from recbole_ext.resume import place_of
 from recbole_ext.trainer.run_log import RunLog
 from recbole_ext.types import UserError
 
@@ -49,8 +49,7 @@ def do(job: dict[str, Any]) -> None:
 def _place_of(job: dict[str, Any]) -> list[str]:
     """Return what a run that goes on may take anew: where its data and its memory are, and how."""
     config = Config(job["model"], job["dataset"], None, job["settings"], job["overrides"])
-    keys = sorted(PLACE_KEYS & RESUME_KEYS & config.resolved.keys())
-    return [f"--{key}={json.dumps(config.resolved[key])}" for key in keys]
+    return place_of(config.resolved)
 
 
 def _extend(folder: Path, source: Path, like: Path, place: list[str]) -> None:

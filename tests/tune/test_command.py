@@ -1,0 +1,90 @@
+"""``recbole-ext tune``: bad input is one sentence and exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_ext.cli import main
+from recbole_ext.tune import command
+
+GOOD = "learning_rate: {loguniform: [1e-4, 1e-2]}\n"
+
+
+@pytest.fixture
+def told(
+    tiny_data_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Any:
+    """Gives what the command says of a space and further arguments, which must be refused."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "need_optuna", lambda: None)  # nothing comes to it here
+
+    def refused(space: str, *arguments: str) -> str:
+        (tmp_path / "space.yaml").write_text(space)
+        common = ["tune", "--model=BPR", "--dataset=tiny", f"--data_path={tiny_data_path}"]
+        assert main([*common, "--use_gpu=False", *arguments]) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+        return err
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "complaint"),
+    [
+        (
+            "learnin_rate: {uniform: [0, 1]}",
+            [],
+            "space.yaml: unknown setting 'learnin_rate'; did you mean 'learning_rate'",
+        ),
+        ("n_layers: {int: [1, 2]}", [], "'n_layers' is a setting of"),
+        ("embedding_size: {uniform: [8, 16.5]}", [], "space.yaml: embedding_size takes int"),
+        ("learning_rate: {uniform: [0, 0.1]}", [], "learning_rate must be greater than 0"),
+        (
+            "learning_rate: {uniform: [0.1, 0.01]}",
+            [],
+            "upside down or empty, [0.1, 0.01]; write [0.01, 0.1]",
+        ),
+        (GOOD, ["--valid_metric=NDCG@7"], "valid_metric 'NDCG@7' is not computed"),
+        (
+            GOOD,
+            ["--learning_rate=0.1"],
+            "learning_rate is searched (space.yaml) and given as --learning_rate",
+        ),
+        (GOOD, ["--nproc=2"], "nproc: a trial is trained in one process"),
+        (GOOD, ["--trials=0"], "--trials takes a number from 1 up, not '0'"),
+        (GOOD, ["--prune=perhaps"], "--prune takes True or False, not 'perhaps'"),
+        (GOOD, ["--epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(told, space, arguments, complaint):
+    assert complaint in told(space, "--space=space.yaml", *arguments)
+
+
+def test_without_a_space_the_command_says_how_it_is_written(told):
+    assert "tune needs --space: recbole-ext tune --model=BPR" in told(GOOD)
+
+
+def test_a_folder_of_a_run_is_refused(told, tiny_data_path):
+    place = tiny_data_path / "a_run"
+    place.mkdir(exist_ok=True)
+    (place / "config.yaml").write_text(json.dumps({}))
+    said = told(GOOD, "--space=space.yaml", f"--output_dir={place}")
+    assert f"{place} holds a run (config.yaml); name another --output_dir" in said
+
+
+def test_optuna_is_missed_late_and_by_name(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["tune", "--space=space.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "recbole-ext: tune needs optuna; run: pip install 'recbole-ext[tune]'\n"
+    )

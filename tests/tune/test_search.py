@@ -1,0 +1,278 @@
+"""A search on the tiny data: its winner, its files, and what a kill or a second worker changes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+optuna = pytest.importorskip("optuna", reason="needs optuna, of the extra [tune]")
+
+from recbole_ext.quick_start import run  # noqa: E402
+from recbole_ext.settings_reading import read_yaml  # noqa: E402
+from recbole_ext.trainer.run_log import RunLog  # noqa: E402
+from recbole_ext.tune import search as searching  # noqa: E402
+from recbole_ext.tune.plan import Plan, plan_of  # noqa: E402
+from recbole_ext.tune.prune import Prune  # noqa: E402
+from recbole_ext.tune.search import search  # noqa: E402
+from recbole_ext.tune.study import claimed, open_study  # noqa: E402
+from recbole_ext.tune.trial_run import Outcome, TrialRun  # noqa: E402
+from recbole_ext.types import UserError  # noqa: E402
+
+SPACE = "learning_rate: {loguniform: [1e-4, 0.3]}\nembedding_size: {choice: [4, 8]}\n"
+FORK = multiprocessing.get_context("fork")  # a new interpreter takes seconds to import torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_curves() -> Iterator[None]:
+    """Draw no ``curves.png``: half the time of a trial on the tiny data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "draw", lambda self, metric: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan_in(tiny_data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
+    """Folder -> the plan of a search there."""
+    space = tmp_path_factory.mktemp("space") / "space.yaml"
+    space.write_text(SPACE)
+    settings = {
+        "model": "BPR",
+        "dataset": "tiny",
+        "data_path": str(tiny_data_path),
+        "use_gpu": False,
+        "epochs": 2,
+        "train_batch_size": 64,
+        "topk": [5],
+        "metrics": ["NDCG"],
+        "valid_metric": "NDCG@5",
+    }
+
+    def plan(folder: Path, n_trials: int, **changed: Any) -> Plan:
+        (folder / "claims").mkdir(parents=True, exist_ok=True)
+        return plan_of(folder, {**settings, **changed}, str(space), n_trials)
+
+    return plan
+
+
+@pytest.fixture(scope="module")
+def finished(
+    plan_in: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Plan, list[Path], list[str]]]:
+    """A search of eight trials, the run folders whose test set was looked at, and what it said."""
+    tested: list[Path] = []
+    said: list[str] = []
+    evaluate = TrialRun.__mro__[1]._test
+
+    def counted(self: Any, trainer: Any) -> dict[str, float]:
+        tested.append(self.folder)
+        return evaluate(self, trainer)
+
+    plan = plan_in(tmp_path_factory.mktemp("search"), 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrialRun.__mro__[1], "_test", counted)
+        said.append(search(plan, said.append))
+        said.append(search(plan, said.append))
+    yield plan, tested, said
+
+
+def rows(plan: Plan) -> list[dict[str, str]]:
+    with open(plan.folder / "trials.csv", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def result_of(plan: Plan, number: int) -> dict[str, Any]:
+    return json.loads((plan.folder / "trials" / str(number) / "result.json").read_text())
+
+
+def winner_of(plan: Plan) -> int:
+    done = [row for row in rows(plan) if row["state"] == "complete"]
+    return int(max(done, key=lambda row: (float(row["ndcg@5"]), -int(row["trial"])))["trial"])
+
+
+def test_the_test_set_is_looked_at_once_by_the_winner(finished):
+    """The second command finds all done, and does not test again."""
+    plan, tested, _ = finished
+    winner = winner_of(plan)
+    assert tested == [plan.folder / "trials" / str(winner)]
+    looked = [number for number in range(8) if result_of(plan, number)["test"]]
+    assert looked == [winner]
+
+
+def test_best_yaml_is_the_winner_as_a_run_takes_it(finished, tmp_path):
+    plan, _, _ = finished
+    again = run(
+        config_file_list=[plan.folder / "best.yaml"],
+        config_dict={"output_dir": str(tmp_path / "r")},
+    )
+    theirs = result_of(plan, winner_of(plan))
+    assert (again["best_valid"], again["test"]) == (theirs["best_valid"], theirs["test"])
+    assert read_yaml(plan.folder / "best.yaml").keys() == plan.settings.keys() | plan.space.keys()
+
+
+def test_the_files_and_what_is_said(finished):
+    plan, _, said = finished
+    names = ("trials.csv", "best.yaml", "report.md", "history.png", "importance.png")
+    assert [name for name in names if not (plan.folder / name).is_file()] == []
+    assert [line[:5] for line in said[:8]] == [f"[{n}/8]" for n in range(1, 9)]
+    assert said[9] == "the study goes on: 8 of 8 trials are done"
+    report, best = said[-1], winner_of(plan)
+    value = result_of(plan, best)["best_valid"]["ndcg@5"]
+    assert f"winner: trial {best}, ndcg@5 {value:.4f} (validation)" in report
+    assert f"ndcg@5 {result_of(plan, best)['test']['ndcg@5']:.4f}" in report
+    kept = [path.parent.name for path in plan.folder.glob("trials/*/best.pt")]
+    assert kept == [str(best)]
+
+
+def test_a_trial_is_pruned_below_the_median_of_those_before(finished):
+    plan, _, _ = finished
+    trials = open_study(plan).get_trials()
+    pruned = [one for one in trials if one.state.name == "PRUNED"]
+    assert pruned
+    for one in pruned:
+        step = max(one.intermediate_values)
+        before = [
+            other.intermediate_values[step]
+            for other in trials[: one.number]
+            if other.state.name == "COMPLETE" and step in other.intermediate_values
+        ]
+        assert len(before) >= 5 and max(one.intermediate_values.values()) < median(before)
+
+
+def forked(work: Callable[[], None]) -> Any:
+    child = FORK.Process(target=work)
+    child.start()
+    return child
+
+
+def test_a_killed_search_ends_as_the_one_that_was_not(finished, plan_in, tmp_path, monkeypatch):
+    whole, _, _ = finished
+    plan = plan_in(tmp_path, 3)
+    report = Prune.on_valid_end
+
+    def die(self: Prune, state: Any) -> None:
+        report(self, state)
+        if str(state.folder).endswith("trials/2") and state.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prune, "on_valid_end", die)
+        child = forked(lambda: print(search(plan, lambda line: None)))
+        child.join()
+    assert child.exitcode == -signal.SIGKILL
+    said: list[str] = []
+    search(plan, said.append)
+    assert said[0] == "the study goes on: 2 of 3 trials are done; begun, and not ended: 1"
+    assert len(said) == 2  # that trial only
+    keys = ("trial", "state", "ndcg@5", "learning_rate", "embedding_size", "n_epochs")
+    got, expected = ([[row[key] for key in keys] for row in rows(p)] for p in (plan, whole))
+    assert got == expected[:3]
+    assert [row["attempts"] for row in rows(plan)] == ["1", "1", "2"]
+
+
+def test_two_workers_share_the_trials(plan_in, tmp_path):
+    plan = plan_in(tmp_path, 3, epochs=1)
+    workers = [forked(lambda: print(search(plan, lambda line: None))) for _ in range(2)]
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert [(row["trial"], row["state"], row["attempts"]) for row in rows(plan)] == [
+        (str(number), "complete", "1") for number in range(3)
+    ]
+    assert len(open_study(plan).user_attrs["tested"]) == 1
+
+
+def test_a_trial_in_work_is_not_taken_and_one_that_was_left_is(plan_in, tmp_path):
+    plan = plan_in(tmp_path, 2)
+    study = open_study(plan)
+    with claimed(study, plan) as first, claimed(study, plan) as second:
+        assert (first.number, second.number) == (0, 1)
+        with claimed(study, plan) as third:
+            assert third is None
+    with claimed(study, plan) as again:
+        assert again.number == 0
+    assert len(study.get_trials()) == 2
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Lets trials do what a function of the values says instead of training."""
+
+    def script(function: Any) -> None:
+        def train(plan: Plan, values: dict[str, Any], *rest: Any) -> Outcome:
+            return Outcome(function(values), False, {"n_epochs": 1, "test": {}})
+
+        monkeypatch.setattr(searching, "train", train)
+
+    return script
+
+
+def failing(error: BaseException) -> Callable[[Any], float]:
+    def fail(values: Any) -> float:
+        raise error
+
+    return fail
+
+
+def test_trials_that_fail_count_and_three_alone_end_the_search(plan_in, tmp_path, scripted):
+    plan, said = plan_in(tmp_path, 5), []
+    scripted(failing(UserError("hidden_size 7 is no multiple of n_heads 2")))
+    with pytest.raises(UserError, match="the first 3 trials failed, the last with: hidden_size 7"):
+        search(plan, said.append)
+    assert len(said) == 3 and "failed: hidden_size 7 is no multiple" in said[2]
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(plan_in, tmp_path, scripted):
+    plan = plan_in(tmp_path, 2)
+    full = UserError("cannot write best.pt: No space left on device")
+    full.__cause__ = OSError(28, "No space left on device")
+    scripted(failing(full))
+    with pytest.raises(UserError, match="No space left"):
+        search(plan, lambda line: None)
+    states = [one.state.name for one in open_study(plan).get_trials()]
+    assert states == ["RUNNING"]
+
+
+def test_a_trial_that_kills_its_process_each_time_is_given_up(plan_in, tmp_path, scripted):
+    plan = plan_in(tmp_path, 1)
+    scripted(failing(SystemExit(1)))  # out of memory, say: nothing of the trial is told
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            search(plan, lambda line: None)
+    with pytest.raises(UserError, match="none of 1 trials was finished"):
+        search(plan, lambda line: None)
+    (only,) = open_study(plan).get_trials()
+    assert (only.state.name, only.user_attrs["note"]) == ("FAIL", "given up: it was killed 3 times")
+
+
+def test_other_data_end_the_search(plan_in, tmp_path, finished):
+    plan = plan_in(tmp_path, 1)
+    open_study(plan).set_user_attr("dataset_fingerprint", "of other files")
+    with pytest.raises(UserError, match="the data have changed since the study began"):
+        search(plan, lambda line: None)
+
+
+def test_a_storage_of_another_study_is_refused(finished, plan_in, tmp_path):
+    plan, _, _ = finished
+    other = plan_in(plan.folder, 8, epochs=3)
+    with pytest.raises(UserError, match="another study: epochs is 2 there and 3 here"):
+        open_study(other)
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="mine")
+    with pytest.raises(UserError, match=r"study\.db is the storage of another study \(mine\)"):
+        open_study(plan_in(tmp_path, 8))
+
+
+def test_a_damaged_storage_is_named(plan_in, tmp_path):
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    with pytest.raises(
+        UserError, match=r"study\.db cannot be used as a storage \(.*not a database"
+    ):
+        open_study(plan_in(tmp_path, 1))
