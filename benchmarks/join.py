@@ -17,7 +17,7 @@ from pathlib import Path
 from recbole_ext.compare.collect import read_plan
 from recbole_ext.compare.earlier import Row
 from recbole_ext.compare.report import write_report
-from recbole_ext.run_folder import write_text
+from recbole_ext.run_folder import PLAN, write_text
 from recbole_ext.types import UserError
 
 READ = ("config.yaml", "metrics.jsonl", "per_user.parquet", "result.json")
@@ -31,7 +31,7 @@ def join(out: Path, places: list[Path]) -> list[Row]:
         UserError: A place holds no comparison.
     """
     found: dict[tuple[str, str, int], Row] = {}
-    for place in ([out] if (out / "plan.json").is_file() else []) + places:
+    for place in ([out] if (out / PLAN).is_file() else []) + places:
         for data in (place / "data").glob("*.json") if place != out else ():
             (out / "data").mkdir(parents=True, exist_ok=True)
             shutil.copy(data, out / "data" / data.name)
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     out, *places = map(Path, arguments)
     try:
         rows = join(out, places)
-        write_text(out / "plan.json", json.dumps(rows, indent=2) + "\n")
+        write_text(out / PLAN, json.dumps(rows, indent=2) + "\n")
         write_report(out)
     except UserError as error:
         print(error, file=sys.stderr)
