@@ -16,6 +16,7 @@ from recbole_ext.tune.report import write_report
 from recbole_ext.tune.study import (
     STORAGE,
     OtherData,
+    best_of,
     check_data,
     claimed,
     folder_of,
@@ -124,8 +125,9 @@ def _refuse_hopeless(study: Study) -> None:
 
 def _drop_checkpoints(study: Study, plan: Plan) -> None:
     """Delete the weights of finished trials that are not the best: they are never tested."""
-    best = winner(study, plan)
-    for one in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)  # read once: another worker may tell the next best
+    best = best_of(trials, plan)
+    for one in trials:
         if one.state.is_finished() and one.number != (best.number if best else None):
             for name in ("best.pt", "last.pt"):
                 (folder_of(plan, one.number) / name).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,8 +190,11 @@ def values_of(plan: Plan, frozen: FrozenTrial) -> dict[str, Any]:
 
 def winner(study: Study, plan: Plan) -> FrozenTrial | None:
     """Return the best finished trial, of equal ones the first; ``None`` where none is."""
-    from optuna.trial import TrialState
+    return best_of(study.get_trials(deepcopy=False), plan)
 
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+def best_of(trials: Iterable[FrozenTrial], plan: Plan) -> FrozenTrial | None:
+    """Return the best of those that are complete, of equal ones the first."""
     sign = 1 if plan.is_bigger_better else -1
+    done = [one for one in trials if one.state.name == "COMPLETE"]
     return max(done, key=lambda one: (sign * one.values[0], -one.number), default=None)

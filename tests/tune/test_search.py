@@ -23,7 +23,7 @@ from recbole_ext.tune import search as searching  # noqa: E402
 from recbole_ext.tune.plan import Plan, plan_of  # noqa: E402
 from recbole_ext.tune.prune import Prune  # noqa: E402
 from recbole_ext.tune.search import search  # noqa: E402
-from recbole_ext.tune.study import claimed, open_study  # noqa: E402
+from recbole_ext.tune.study import claimed, folder_of, open_study  # noqa: E402
 from recbole_ext.tune.trial_run import Outcome, TrialRun  # noqa: E402
 from recbole_ext.types import UserError  # noqa: E402
 
@@ -188,6 +188,30 @@ def test_two_workers_share_the_trials(plan_in, tmp_path):
         (str(number), "complete", "1") for number in range(3)
     ]
     assert len(open_study(plan).user_attrs["tested"]) == 1
+
+
+def test_the_weights_of_a_winner_told_meanwhile_are_kept(plan_in, tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, 2)
+    study = open_study(plan)
+    first, second = study.ask(), study.ask()
+    study.tell(first, 0.1)
+    weights = [folder_of(plan, number) / "best.pt" for number in (0, 1)]
+    for path in weights:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    read, told = study.get_trials, []
+
+    def told_after(*args: Any, **kwargs: Any) -> list[Any]:
+        trials = read(*args, **kwargs)
+        if not told:
+            told.append(study.tell(second, 0.2))  # as another worker does at any time
+        return trials
+
+    monkeypatch.setattr(study, "get_trials", told_after)
+    searching._drop_checkpoints(study, plan)
+    assert told and weights[1].exists()
+    searching._drop_checkpoints(study, plan)
+    assert [path.exists() for path in weights] == [False, True]
 
 
 def test_a_trial_in_work_is_not_taken_and_one_that_was_left_is(plan_in, tmp_path):
