@@ -8,6 +8,10 @@ from torch import Tensor
 WORTH = 8
 """Blocks of a row for each number that is sought, from which on their maxima are quicker."""
 
+AT_ONCE = 6_400_000
+"""Numbers looked at together, 32 rows of 200,000: what is found of them stays in the caches, and in
+memory that the process has already."""
+
 
 def block_of(scores: Tensor) -> int:
     """Return of how many numbers of a row of [B, N] the maximum is taken together.
@@ -37,6 +41,10 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if scores.device.type != "cpu" or k == 0 or n_blocks < WORTH * k:
         values, indices = scores.topk(k)
         return values, indices
+    n_rows = max(1, AT_ONCE // scores.shape[1])
+    if scores.stride(1) == 1 and len(scores) > n_rows:
+        parts = [largest(rows, k) for rows in scores.split(n_rows)]
+        return torch.cat([one for one, _ in parts]), torch.cat([one for _, one in parts])
     whole = n_blocks * block
     if scores.stride(1) == 1:
         maxima = scores[:, :whole].unflatten(1, (n_blocks, block)).amax(2)  # [B, N / block]

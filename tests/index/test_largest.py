@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_ext.index import largest as module
 from recbole_ext.index.largest import WORTH, block_of, largest
 
 
@@ -65,6 +66,16 @@ def test_it_is_a_sort_of_difficult_rows(by: str, kind: str):
         scores[:] = -torch.inf
     for k in (1, 5, 40):
         check(scores, k, by)
+
+
+@pytest.mark.parametrize("by", BY)
+def test_rows_that_are_looked_at_in_parts(by: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "AT_ONCE", 7000)
+    scores = torch.randn(9, 3003, generator=torch.Generator().manual_seed(0))  # 2 rows a part
+    check(scores, 5, by)
+    assert torch.equal(
+        largest(scores, 5)[1], torch.stack([largest(r[None], 5)[1][0] for r in scores])
+    )
 
 
 @pytest.mark.parametrize("by", BY)
