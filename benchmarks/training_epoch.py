@@ -34,7 +34,13 @@ STEPS = {"SASRec": 3, "DuoRec": 6}
 
 def ours(clock: Clock, options: dict[str, Any]) -> None:
     """Our trainer; RecBole's models with ``accelerate``."""
-    parts = _prepare(options, options["model"], accelerate=options["model"] == "SASRec")
+    epoch, train = our_epoch(options, accelerate=options["model"] == "SASRec")
+    _measure(clock, epoch, train, options["steps"] or len(train))
+
+
+def our_epoch(options: dict[str, Any], accelerate: bool) -> tuple[Any, Any]:
+    """Return our trainer's epoch, a function of a loader, and the loader."""
+    parts = _prepare(options, options["model"], accelerate)
     from recbole_ext.callbacks.base import CallbackList
     from recbole_ext.data.vocabulary import vocabulary_of
     from recbole_ext.models.accelerate import accelerated
@@ -44,8 +50,8 @@ def ours(clock: Clock, options: dict[str, Any]) -> None:
     trainer = build_trainer(
         parts.config, model, parts.folder, CallbackList(), vocabulary_of(parts.dataset)
     )
-    epoch = super(RunHooks, trainer)._train_epoch  # without records and checkpoints of the run
-    _measure(clock, epoch, parts.train, options["steps"] or len(parts.train))
+    # without records and checkpoints of the run
+    return super(RunHooks, trainer)._train_epoch, parts.train
 
 
 def recbole(clock: Clock, options: dict[str, Any], anomaly: bool = True) -> None:

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from recbole_ext.callbacks.base import CallbackList
 from recbole_ext.models.base import ExtRecommender
 from recbole_ext.registry import is_accelerated
+from recbole_ext.trainer.compiled import compiled
 from recbole_ext.trainer.fast_step import NAN_CHECK_STEPS, fuse, read, unread
 from recbole_ext.trainer.prefetch import OnDevice
 from recbole_ext.types import Losses, TrainState, UserError
@@ -70,6 +71,8 @@ class BatchHooks(Trainer):
             if "calculate" in compute.__name__
             else "loss"
         )
+        if self.config["torch_compile"]:
+            named, compute = named and compiled(named), compiled(compute)
         reweighted = bool(self.callbacks.having("on_loss"))
 
         def hooked(interaction: Any) -> Any:
