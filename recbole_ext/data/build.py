@@ -103,6 +103,11 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     buckets = is_sequential and is_fast and config["bucket_window"]
     if buckets and train_class is TrainDataLoader:
         train_class = BucketedTrainDataLoader
+    elif is_sequential and config["bucket_window"] and train_class is TrainDataLoader:
+        raise UserError(
+            f"bucket_window: {config['bucket_window']} groups rows only with accelerate: True; "
+            f"{config['model']} is trained as RecBole does, so give both, or neither"
+        )
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         kg_sampler = KGSampler(dataset, negatives["distribution"], negatives["alpha"])

@@ -269,6 +269,12 @@ def test_our_own_models_stay_as_they_are(tiny_settings, caplog):
     assert not caplog.records
 
 
+def test_bucket_window_without_accelerate_is_refused(tiny_settings):
+    config = Config("SASRec", "tiny", config_dict={**tiny_settings, "bucket_window": 3})
+    with pytest.raises(UserError, match="bucket_window: 3 .* only with accelerate: True; SASRec"):
+        create_loaders(config, create_dataset(config))
+
+
 def test_bucket_window_groups_the_rows_of_an_accelerated_model(tiny_settings):
     settings = {**tiny_settings, "accelerate": True, "bucket_window": 3}
     config = Config("SASRec", "tiny", config_dict=settings)
