@@ -111,14 +111,18 @@ def is_accelerated(settings: Mapping[str, Any], model_class: type) -> bool:
     """
     if not settings["accelerate"]:
         return False
-    # ExtRecommender, by its module: that layer is above this one
-    is_ours = any(base.__module__ == "recbole_ext.models.base" for base in model_class.__mro__)
-    if not (is_ours or can_accelerate(model_class)):
+    if not (is_ours(model_class) or can_accelerate(model_class)):
         raise UserError(
             f"accelerate: {model_class.__name__} of {model_class.__module__} is not among the "
             f"models of RecBole that it is tested for ({', '.join(ACCELERATED)}); leave it out"
         )
     return True
+
+
+def is_ours(model_class: type) -> bool:
+    """Return whether a class derives from ``ExtRecommender``."""
+    # by its module: that layer is above this one
+    return any(base.__module__ == "recbole_ext.models.base" for base in model_class.__mro__)
 
 
 def can_accelerate(model_class: type) -> bool:

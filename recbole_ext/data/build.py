@@ -35,7 +35,7 @@ from recbole_ext.data.eval_loaders import (
 )
 from recbole_ext.data.fast_dataset import LOADING
 from recbole_ext.data.vocabulary import dataset_fingerprint
-from recbole_ext.registry import is_accelerated
+from recbole_ext.registry import is_accelerated, is_ours
 from recbole_ext.types import UserError
 
 _BY_TYPE = {
@@ -84,7 +84,8 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     The steps and their order are RecBole's ``data_preparation``, so the batches are RecBole's too.
     """
-    is_fast = is_accelerated(config, config.model_class)  # refuses before there is work
+    model_class = config.model_class
+    is_fast = is_accelerated(config, model_class)  # refuses before there is work
     with _said_of(config):
         built = dataset.build()
     train_set, valid_set, test_set = built
@@ -95,7 +96,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         )
     with _said_of(config), _uncollected():
         samplers = create_samplers(config, dataset, built)
-    train_class = getattr(config.model_class, "train_loader_class", None)
+    train_class = getattr(model_class, "train_loader_class", None)
     if train_class is not None and not isinstance(train_class, type):
         train_class = train_class(config)
     train_class = train_class or get_dataloader(config, "train")
@@ -103,7 +104,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     buckets = is_sequential and is_fast and config["bucket_window"]
     if buckets and train_class is TrainDataLoader:
         train_class = BucketedTrainDataLoader
-    elif is_sequential and config["bucket_window"] and train_class is TrainDataLoader:
+    elif is_sequential and config["bucket_window"] and not (buckets or is_ours(model_class)):
         raise UserError(
             f"bucket_window: {config['bucket_window']} groups rows only with accelerate: True; "
             f"{config['model']} is trained as RecBole does, so give both, or neither"
