@@ -1,8 +1,8 @@
 """Config: RecBole's, with plain precedence, YAML values, checked keys, devices left alone.
 
 Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model <
-dataset < family on that dataset < the file beside the data (``<dataset>.yaml`` in the dataset's
-folder) < the user's files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets
+dataset < family on that dataset < the files beside the data (``<dataset>.yaml`` in the dataset's
+folder, then ``<family>_on_<dataset>.yaml``) < the user's files < ``config_dict`` < command line. A dotted key (``eval_args.mode``) sets
 one entry of a mapping. ``eval_args`` is merged entry by entry; every other mapping is replaced
 whole, as in RecBole.
 """
@@ -149,19 +149,25 @@ class Config(RecBoleConfig):
         self.internal_config_dict = {"MODEL_TYPE": model_class.type}
         for path in self.layers:
             lay_over(self.internal_config_dict, read_yaml(path))
-        beside = self._settings_beside(dataset)
+        beside = self._settings_beside(dataset, family_of(model_class))
         self._sources.insert(0, beside)
         self.external_config_dict = {**beside, **self.external_config_dict}
 
-    def _settings_beside(self, dataset: str) -> dict[str, Any]:
-        """Return the settings in the dataset's folder, as ``convert`` writes them."""
+    def _settings_beside(self, dataset: str, family: str | None) -> dict[str, Any]:
+        """Return the settings in the dataset's folder, as ``convert`` writes them.
+
+        Over those of the dataset lie those of a family of ours on it.
+        """
         default = self.internal_config_dict["data_path"]
         data_path = self.external_config_dict.get("data_path", default)
         is_bundled = dataset == "ml-100k" and data_path == default
         if is_bundled or not isinstance(data_path, str):  # which is refused where types are
             return {}
-        path = Path(data_path) / dataset / f"{dataset}.yaml"
-        return read_yaml(path) if path.is_file() else {}
+        folder, found = Path(data_path) / dataset, dict[str, Any]()
+        for name in (dataset, f"{family}_on_{dataset}"):
+            if (folder / f"{name}.yaml").is_file():
+                lay_over(found, read_yaml(folder / f"{name}.yaml"))
+        return found
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         known = {key for path in self.layers for key in read_yaml(path)}

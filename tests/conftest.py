@@ -51,6 +51,19 @@ def tiny_data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def news_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, str]]:
+    """Signal (text, graph, id) -> data path of planted impressions, and folder of their vectors."""
+    from tests.models.news_help import write_news
+
+    @cache
+    def written(signal: str) -> tuple[str, str]:
+        folder = tmp_path_factory.mktemp(f"news_{signal}")
+        return str(folder), write_news(folder, "tiny", signal)
+
+    return written
+
+
 @pytest.fixture
 def tiny_settings(tiny_data_path: Path, tmp_path: Path) -> dict[str, Any]:
     """Settings of a sequential model on ``tiny``, on the CPU, that write only to ``tmp_path``."""

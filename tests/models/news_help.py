@@ -19,6 +19,8 @@ from recbole_ext.features.manifest import Source
 
 N_USERS, N_NEWS, N_TOPICS, SIZE = 24, 80, 4, 8
 N_CANDIDATES, N_CLICKED = 6, 2
+BARE = (1, 2, 5, 6)
+"""News with neither a vector nor entities: two of training, two of the test."""
 SETTINGS: dict[str, Any] = {
     "USER_ID_FIELD": "hist_id",
     "TIME_FIELD": "timestamp",
@@ -43,7 +45,7 @@ def write_news(folder: Path, name: str = "tiny", signal: str = "text", n_train: 
 
     News of an even number are those of training, and of an odd one those of validation and test,
     but for the signal ``id``. Users 0 and 1 have no history. Two impressions of the test have one
-    class alone. News 5 and 6 have neither a vector nor entities.
+    class alone.
     """
     rng = np.random.default_rng(0)
     place = folder / name
@@ -91,7 +93,7 @@ def _history(rng: Any, user: int, shown: Sequence[int]) -> str:
 
 
 def _entities(rng: Any, news: int, signal: str) -> str:
-    if news in (5, 6):
+    if news in BARE:
         return ""
     topic = topic_of(news) if signal == "graph" else int(rng.integers(N_TOPICS))
     return " ".join(f"Q{topic}{k}" for k in rng.choice(4, 3, replace=False))
@@ -102,7 +104,7 @@ def _vectors(rng: Any, folder: Path, name: str, signal: str) -> str:
     values = rng.normal(size=(N_NEWS, SIZE))  # [N, F]
     if signal == "text":
         values += centres[[topic_of(n) for n in range(N_NEWS)]]
-    texts = {f"N{n}": None if n in (5, 6) else str(n) for n in range(N_NEWS)}
+    texts = {f"N{n}": None if n in BARE else str(n) for n in range(N_NEWS)}
     subject = Subject("vec", "text", "item", name)
     build(folder / "vec", texts, _Given(values), subject, Building(show_progress=False), None)
     return str(folder / "vec")

@@ -26,6 +26,8 @@ from recbole_ext.types import UserError
 
 MODEL = "DeepFM"
 """A model that runs on the files as they are, in the command that is named."""
+NEWS_MODEL = "NRMSDocVec"
+"""One of the family that reads histories, which takes a stored feature too."""
 
 
 @dataclass
@@ -90,7 +92,8 @@ def convert_mind(
         UserError: The raw files cannot be read or divided, or the folder has such files.
     """
     names = [f"{name}.{part}.inter" for part in PARTS]
-    names += [f"{name}.{suffix}" for suffix in ("user", "item", "yaml")] + [MANIFEST]
+    names += [f"{name}.{suffix}" for suffix in ("user", "item", "yaml")]
+    names += [f"news_on_{name}.yaml", MANIFEST]
     check_replaceable(folder, names, overwrite)
     split = split_of(sources)
     with replacing_folder(folder, names) as place:
@@ -100,16 +103,20 @@ def convert_mind(
                 writer.write(source, split, lines(source.behaviors, ImpressionReader()))
         _check_parts(writer.done, sources)
         done = _described(place, name, max_history, split, writer.done, lines, sources)
-        settings = settings_text(run_command(folder, name, MODEL))
-        (place / f"{name}.yaml").write_text(settings, encoding="utf-8")
+        _write_settings(place, folder, name)
         write_manifest(place, done, lines)
     return done
 
 
-def settings_text(command: str) -> str:
-    """Return the settings beside the data: those of the dataset ``mind`` under another command."""
-    text = (data_folder("dataset_configs") / "mind.yaml").read_text(encoding="utf-8")
-    return f"# {command}\n{text.partition(chr(10))[2]}"
+def _write_settings(place: Path, folder: Path, name: str) -> None:
+    """Write the settings beside the data: those of ``mind``, under the commands of this dataset."""
+    news = f"{run_command(folder, name, NEWS_MODEL)} --text_feature=<name>"
+    for path, new, command in (
+        (data_folder("dataset_configs") / "mind.yaml", name, run_command(folder, name, MODEL)),
+        (data_folder("properties") / "family" / "news_on_mind.yaml", f"news_on_{name}", news),
+    ):
+        settings = path.read_text(encoding="utf-8").partition("\n")[2]
+        (place / f"{new}.yaml").write_text(f"# {command}\n{settings}", encoding="utf-8")
 
 
 def _check_parts(written: Written, sources: list[Source]) -> None:

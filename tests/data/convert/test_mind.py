@@ -7,6 +7,8 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+from recbole.model.general_recommender.bpr import BPR
+from recbole.utils import InputType
 
 from recbole_ext.cli import main
 from recbole_ext.config import Config
@@ -34,6 +36,16 @@ DEV = (
     "1\tU1\t11/12/2019 9:05:58 AM\tN1 N2 N3 N4\tN7-1 N6-0",
     "2\tU3\t11/12/2019 9:05:59 AM\tN9\tN7-0 N4-1",
 )
+
+
+ONE_VALUE = {"valid_metric": "AUC", "train_neg_sample_args": None}
+
+
+class OfTheFamily(BPR):
+    """A model of one's own that reads what the news models read."""
+
+    family = "news"
+    input_type = InputType.POINTWISE
 
 
 def entity(number, confidence, **more):
@@ -211,7 +223,7 @@ def test_it_says_what_it_did_and_what_to_do_next(folders, tmp_path, capsys, monk
         "  4 of 9 news have a text (44.44 %); 1 further rows about them",
         "  1 of these are in no impression and no history, and are kept",
         "  5 news without a text are kept: 5 of 11 rows show one",
-        "wrote conversion.json, small.item, small.test.inter, small.train.inter, small.user, "
+        "wrote conversion.json, news_on_small.yaml, small.item, small.test.inter, small.train.inter, small.user, "
         "small.valid.inter, small.yaml in data/small",
         "run: python run_recbole_ext.py --model=DeepFM --dataset=small --data_path=data",
     ]
@@ -232,21 +244,24 @@ def test_recbole_reads_them_by_the_settings_beside_the_data(folders, tmp_path):
     np.testing.assert_allclose(times[[0, 2]], [0, 1], atol=0.1)  # a second apart, and not 128
 
 
-def test_recbole_joins_the_histories_by_the_settings_that_the_file_names(folders, tmp_path):
-    """Those that stand behind comment signs in dataset_configs/mind.yaml."""
+def test_a_batch_of_the_news_family_is_joined_with_histories_and_no_row_is(folders, tmp_path):
+    """By the settings of the family beside the data, which lie over the dataset's."""
     convert(folders, tmp_path / "m")
-    text = (tmp_path / "m" / "m.yaml").read_text()
-    begin = text.index("# USER_ID_FIELD: hist_id")
-    block = text[begin : text.index("# RecBole keeps floats")]
-    own = tmp_path / "own.yaml"
-    own.write_text("".join(f"{line.removeprefix('# ')}\n" for line in block.splitlines()))
-    settings = {"data_path": str(tmp_path), "use_gpu": False}
-    dataset = create_dataset(Config("DeepFM", "m", [own], settings))
-    test = dataset.build()[2]
-    batch = dataset.join(test.inter_feat[:1])
-    assert dataset.id2token("impression_id", batch["impression_id"]) == "1@dev"
-    assert dataset.id2token("user_id", batch["user_id"]) == "U1"
-    assert dataset.id2token("item_id", batch["history"][0]).tolist() == ["N1", "N2", "N3", "N4"]
+    settings = {"data_path": str(tmp_path), "use_gpu": False, "eval_args": {"mode": "labeled"}}
+    config = Config(OfTheFamily, "m", config_dict={**settings, "metrics": ["AUC"], **ONE_VALUE})
+    dataset = create_dataset(config)
+    train, _, test = create_loaders(config, dataset)
+    assert {*test.dataset.inter_feat.columns} == {"impression_id", "hist_id", "item_id", "label"}
+    batch = next(iter(test))[0]
+    assert len(batch) == 4 and batch["history"].shape == (4, 4)
+    assert dataset.id2token("impression_id", batch["impression_id"]).tolist() == [
+        *("1@dev", "1@dev", "2@dev", "2@dev")
+    ]
+    read = dataset.id2token("item_id", batch["history"].numpy())
+    assert read[0].tolist() == ["N1", "N2", "N3", "N4"]
+    assert read[2].tolist() == ["N9", "[PAD]", "[PAD]", "[PAD]"]
+    empty = train.dataset[range(2, 5)]["history"]  # of U2, who has read nothing
+    assert not empty.any()
 
 
 def test_what_cannot_be_meant_is_one_sentence_and_writes_nothing(folders, tmp_path, capsys):
@@ -299,7 +314,7 @@ def test_what_is_there_is_replaced_only_when_asked_and_only_by_all(folders, tmp_
     out = tmp_path / "m"
     convert(folders, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert len(before) == 7 and json.loads(before["conversion.json"])["files"] == sorted(before)
+    assert len(before) == 8 and json.loads(before["conversion.json"])["files"] == sorted(before)
     assert main(["convert", "mind", f"--source={folders}", f"--out={out}"]) == 2
 
     def full(*_, **__):
