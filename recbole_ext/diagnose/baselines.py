@@ -22,6 +22,8 @@ from recbole_ext.features.texts import read_atomic
 TITLE = "Baselines"
 CATEGORIES = ("category", "categories", "genre", "genres", "class", "subcategory", "brand")
 """Fields of an item file that say what kind an item is."""
+MANY = 100
+"""Rows of a test from which on a model that does not clearly beat chance is a failure."""
 _NO_SIGNAL = (
     "Train longer or with a higher learning_rate, and look at the checks of learning and of the "
     "data: the model has learned nothing that it ranks by."
@@ -50,8 +52,11 @@ def _compare(section: Section, own: Evaluation, other: Evaluation, name: str) ->
     must = name in ("constant", "random")
     gain, least = own.value - other.value, margin(own, other)
     clear = gain > least
+    many = len(own.scores) >= MANY  # fewer cannot tell a model from chance
     # content rules are strong on small data: to lose to one is a warning
-    fails = (must and not clear) or (name == "popularity" and gain < -least)
+    fails = (must and (not clear if many else gain <= 0)) or (
+        name == "popularity" and gain < -least
+    )
     severity = FAIL if fails or np.isnan(gain) else OK if clear else WARN
     section.flag(
         f"gain over {name} ({other.value:.4f})",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor
+from pathlib import Path
 
-from recbole_ext.diagnose.check import NotApplicable, Section
-from recbole_ext.diagnose.modalities import tables_of, vectors_of
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_ext.compare.item_slices import features_of
+from recbole_ext.diagnose.baselines import vectors as feature_vectors
+from recbole_ext.diagnose.check import WARN, NotApplicable, Section
+from recbole_ext.diagnose.modalities import tables_of
 from recbole_ext.diagnose.subject import Subject
 from recbole_ext.features.inspect import SAMPLE, shape_of
 
@@ -14,13 +19,16 @@ TITLE = "Embeddings"
 
 
 def check(subject: Subject, section: Section) -> None:
-    """Look at each table that has vectors of two numbers or more."""
-    found = {name: vectors_of(table) for name, table in tables_of(subject.model).items()}
-    tables = {
-        name: vectors
-        for name, vectors in found.items()
-        if vectors is not None and vectors.shape[-1] > 1 and len(vectors) > 1
+    """Look at each table that has vectors of two numbers or more, and at each stored feature."""
+    found = {
+        name: table.get_parameter("weight").detach()[1:]  # the padding left out
+        for name, table in tables_of(subject.model).items()
+        if isinstance(table, nn.Embedding)
     }
+    for name in features_of(subject.config.resolved):
+        present = torch.from_numpy(subject.stored(name)[0].present)  # [N]
+        found[f"feature {Path(name).name}"] = feature_vectors(subject, name)[present]
+    tables = {name: x for name, x in found.items() if x.shape[-1] > 1 and len(x) > 1}
     if not tables:
         raise NotApplicable(f"{subject.config['model']} has no table of vectors")
     for name, vectors in tables.items():
@@ -38,6 +46,13 @@ def _table(section: Section, name: str, vectors: Tensor) -> None:
         "Train anew with a lower learning_rate or clip_grad_norm, or build the feature anew.",
     )
     if bad:
+        return
+    if not vectors.any():
+        advice = (
+            "Train longer, or leave the table out: it is zero in every row, as it was at first, "
+            "and adds nothing."
+        )
+        section.flag(f"{name}: all rows are zero", "yes", "no", WARN, advice)
         return
     zeros = float((~vectors.any(1)).float().mean())
     section.at_most(

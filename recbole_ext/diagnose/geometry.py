@@ -44,7 +44,7 @@ def _apart(section: Section, positives: np.ndarray, others: np.ndarray) -> None:
         "mean score of positives above that of others, in standard deviations",
         float(positives.mean() - others.mean()) / spread,
         0.3,
-        0.0,
+        -2 / len(positives) ** 0.5,  # two standard errors below nothing
         "Look at loss and negatives: positives score hardly higher than what is drawn by chance.",
     )
     both = np.concatenate([positives, others])
@@ -164,4 +164,4 @@ def _cosines(subject: Subject, section: Section) -> None:
         "Look at the loss and its negatives: users do not lie nearer to what they take than to "
         "anything else."
     )
-    section.at_least(name, gain, 0.02, -0.05, advice)
+    section.at_least(name, gain, 0.02, -np.inf, advice)

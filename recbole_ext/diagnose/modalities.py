@@ -27,18 +27,6 @@ def tables_of(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def vectors_of(table: nn.Module) -> Tensor | None:
-    """Return the vectors that a table has, [n, D]; ``None`` where they stay in their file.
-
-    The padding and ids without a vector are left out.
-    """
-    if isinstance(table, FeatureTable):
-        return table.weight.detach()[table.present]
-    if isinstance(table, FeatureSource):
-        return table.values[table.present] if hasattr(table, "values") else None
-    return table.get_parameter("weight").detach()[1:]
-
-
 @contextmanager
 def zeroed(model: Any, table: nn.Module) -> Iterator[None]:
     """Let a model's table be zeros for a while; what it remembers of it is forgotten."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -122,6 +123,8 @@ class Subject:
         kind, weights = self.config["MODEL_TYPE"], self.model.parameters()
         if kind == ModelType.TRADITIONAL or sum(w.numel() for w in weights if w.requires_grad) < 2:
             raise NotApplicable(f"{self.config['model']} learns without gradients")
+        if len(inspect.signature(self.model.calculate_loss).parameters) > 1:
+            raise NotApplicable(f"{self.config['model']} is trained by a loop of its own (RecBole)")
 
     def trained(self) -> Any:
         """Return a copy of the model, to be changed."""
