@@ -92,7 +92,7 @@ def _steps(
     ratios = [
         ((weights[name] - old).norm() / old.norm().clamp_min(1e-12)).item() / steps
         for name, old in before.items()
-        if moved[name] and old.any()
+        if moved[name] and old.dim() > 1 and old.any()  # a bias begins at zero, and moves far
     ]
     return norms, ratios, moved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import repeat
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from recbole.utils import ModelType, init_seed
 
 from recbole_ext.compare import charts
+from recbole_ext.data.causal import N_SCORED
 from recbole_ext.diagnose.baselines import popularity
 from recbole_ext.diagnose.check import FAIL, OK, WARN, Section
 from recbole_ext.diagnose.evaluation import margin
@@ -69,13 +71,16 @@ def with_wrong_targets(subject: Subject, batch: Any, generator: torch.Generator)
 
 
 def _reads_targets(subject: Subject, model: Any) -> bool:
-    """Return whether wrong targets change the loss: some models take them out of histories."""
+    """Return whether wrong targets change the loss, and all of it comes from them.
+
+    Some models take their targets, or all but the last, out of histories.
+    """
     (batch,) = subject.some_batches(1)
     wrong, losses = with_wrong_targets(subject, batch, torch.Generator().manual_seed(0)), []
     for one in (batch, wrong):
         init_seed(subject.config["seed"], True)
-        losses.append(loss_of(model.train(), one).item())
-    return losses[0] != losses[1]
+        losses.append(loss_of(copy.deepcopy(model).train(), one).item())
+    return N_SCORED not in batch and losses[0] != losses[1]
 
 
 def _learns_nothing_from_chance(subject: Subject, section: Section) -> None:
