@@ -23,7 +23,7 @@ TITLE = "Baselines"
 CATEGORIES = ("category", "categories", "genre", "genres", "class", "subcategory", "brand")
 """Fields of an item file that say what kind an item is."""
 MANY = 100
-"""Rows of a test from which on a model that does not clearly beat chance is a failure."""
+"""Positives of a test from which on a model that does not clearly beat chance is a failure."""
 _NO_SIGNAL = (
     "Train longer or with a higher learning_rate, and look at the checks of learning and of the "
     "data: the model has learned nothing that it ranks by."
@@ -52,7 +52,7 @@ def _compare(section: Section, own: Evaluation, other: Evaluation, name: str) ->
     must = name in ("constant", "random")
     gain, least = own.value - other.value, margin(own, other)
     clear = gain > least
-    many = len(own.scores) >= MANY  # fewer cannot tell a model from chance
+    many = own.n >= MANY  # fewer cannot tell a model from chance
     # content rules are strong on small data: to lose to one is a warning
     fails = (must and (not clear if many else gain <= 0)) or (
         name == "popularity" and gain < -least
@@ -73,8 +73,11 @@ def scorers(subject: Subject, section: Section) -> Iterator[tuple[str, Scorer]]:
     labels = subject.labels("train")
     mean = 0.0 if labels is None else float(labels.mean())
     yield "constant", ByItem(*fields, torch.full((n_items,), mean))
-    yield "random", AtRandom(*fields, n_items)
     yield "popularity", popularity(subject)
+    if subject.has_labels and not subject.own.is_binary:
+        section.skip("gain over random and content", "A cosine is no rating, and chance is none.")
+        return
+    yield "random", AtRandom(*fields, n_items)
     classes = categories(subject)
     if classes is None:
         named = ", ".join(CATEGORIES)

@@ -42,6 +42,8 @@ def check(subject: Subject, section: Section) -> None:
     own = subject.own
     if not own.is_binary or own.labels is None:
         raise NotApplicable("scores rank items, or predict ratings: they are no probabilities")
+    if subject.are_sampled:
+        raise NotApplicable("negatives of the test are drawn: there is no share of clicks to meet")
     scores, labels = own.scores, own.labels
     if ((scores < 0) | (scores > 1)).any():
         raise NotApplicable("predictions are not between 0 and 1: they are no probabilities")

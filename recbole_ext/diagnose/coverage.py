@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 
 from recbole_ext.compare import charts
 from recbole_ext.compare.item_slices import features_of, item_slices
 from recbole_ext.diagnose.check import Section
+from recbole_ext.diagnose.evaluation import Evaluation, compared_by
 from recbole_ext.diagnose.subject import Subject
 from recbole_ext.evaluation.slices import slice_metrics
 
@@ -73,8 +73,8 @@ def _strata(subject: Subject, section: Section, names: list[str]) -> None:
         table = slice_metrics(own.ranks, slices, [cut])
         values = {name: (row["n"], row[f"ndcg@{cut}"]) for name, row in table.iterrows()}
     else:
-        values = {name: (float(mask.sum()), _auc(subject, mask)) for name, mask in slices.items()}
-    metric = own.name if own.ranks is not None else "AUC"
+        values = {name: (float(mask.sum()), _of_rows(own, mask)) for name, mask in slices.items()}
+    metric = "AUC" if own.is_binary else own.name  # of all rows of a part, whatever impression
     for name, (n, value) in values.items():
         if np.isnan(value):
             section.skip(f"{metric} of {name}", f"It has {int(n)} rows, too few for a metric.")
@@ -85,8 +85,9 @@ def _strata(subject: Subject, section: Section, names: list[str]) -> None:
         section.figures.append(charts.bars(f"Test {metric} by part", bars))
 
 
-def _auc(subject: Subject, mask: np.ndarray) -> float:
-    own = subject.own
-    if own.labels is None or not own.is_binary or len(np.unique(own.labels[mask])) < 2:
+def _of_rows(own: Evaluation, mask: np.ndarray) -> float:
+    assert own.labels is not None
+    few = 2 if own.is_binary else 1  # classes of clicks, or ratings
+    if len(np.unique(own.labels[mask])) < few:
         return float("nan")
-    return float(roc_auc_score(own.labels[mask], own.scores[mask]))
+    return compared_by(own.scores[mask], own.labels[mask], None)[1]

@@ -53,7 +53,14 @@ class Evaluation:
     @property
     def is_binary(self) -> bool:
         """Whether the labels are clicks, and no ratings."""
-        return self.labels is not None and bool(np.isin(self.labels, (0, 1)).all())
+        return self.labels is not None and are_clicks(self.labels)
+
+    @property
+    def n(self) -> int:
+        """Units that the test has: positives, ratings, or rows of the rarer class."""
+        if self.labels is None or not self.is_binary:
+            return len(self.scores)
+        return int(min(self.labels.sum(), (1 - self.labels).sum()))
 
 
 class ScoreRecorder(RankRecorder):
@@ -115,9 +122,14 @@ class RowRecorder:
         )
         impression = group[0] if group else None
         found = compared_by(scores, labels, impression)
-        negatives = scores[labels <= 0] if np.isin(labels, (0, 1)).all() else scores[:0]
+        negatives = scores[labels <= 0] if are_clicks(labels) else scores[:0]
         rows = (users, items, scores, negatives)
         return Evaluation(metrics, *found, *rows, labels=labels, group=impression)
+
+
+def are_clicks(labels: np.ndarray) -> bool:
+    """Return whether labels [n] are 0 or 1, and no ratings."""
+    return bool(np.isin(labels, (0, 1)).all())
 
 
 def compared_by(
@@ -130,7 +142,7 @@ def compared_by(
         labels: [n]; clicks, or ratings.
         impression: Of each row [n]; ``None`` where all rows are one list.
     """
-    if not np.isin(labels, (0, 1)).all():
+    if not are_clicks(labels):
         gains = -((scores - labels) ** 2)  # [n]
         return "-squared error", float(gains.mean()), gains
     if impression is not None:

@@ -30,7 +30,8 @@ def check(subject: Subject, section: Section) -> None:
     others = own.negatives
     if len(positives) and len(others):
         _apart(section, positives.astype(float), others.astype(float))
-    if own.is_binary and own.labels is not None and _are_probabilities(own.scores):
+    is_observed = own.is_binary and not subject.are_sampled and _are_probabilities(own.scores)
+    if is_observed and own.labels is not None:
         _log_odds(section, own.scores, own.labels)
     elif not subject.has_labels:
         _softmax(section, subject.probed[:, 1:].double())

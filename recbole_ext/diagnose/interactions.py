@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_ext.diagnose.check import FAIL, OK, WARN, Section
+from recbole_ext.diagnose.evaluation import are_clicks
 from recbole_ext.diagnose.subject import IMPRESSION, Subject
 
 TITLE = "Data"
@@ -18,7 +19,10 @@ def check(subject: Subject, section: Section) -> None:
         n = len(subject.rows(split))
         advice = f"Choose eval_args.split so that {split} has more rows: its numbers are noise."
         section.at_least(f"rows of {split}", n, 100 if split != "train" else 1000, 1, advice)
-    if subject.has_labels and subject.labels("train") is not None:
+    labels = subject.labels("test")
+    if subject.are_sampled or labels is None or not are_clicks(labels):
+        section.skip("share of positives", "Rows have no labels that are 0 or 1, each as observed.")
+    else:
         _labels(subject, section)
     _histories(subject, section)
     _apart(subject, section)

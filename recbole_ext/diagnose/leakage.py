@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from recbole_ext.compare.item_slices import features_of
 from recbole_ext.diagnose.check import FAIL, OK, WARN, Section
+from recbole_ext.diagnose.evaluation import are_clicks
 from recbole_ext.diagnose.scorers import click_rates
 from recbole_ext.diagnose.subject import Subject
 from recbole_ext.features.manifest import MAY_LEAK
@@ -60,7 +61,7 @@ def _reads_its_target(subject: Subject, section: Section) -> None:
 def _fields_alone(subject: Subject, section: Section) -> None:
     """Rank the test by each field of its rows: a number as it is, a token by its click rate."""
     labels, known = subject.labels("test"), (subject.uid, subject.iid, subject.label)
-    if labels is None or not np.isin(labels, (0, 1)).all() or labels.std() == 0:
+    if labels is None or not are_clicks(labels) or labels.std() == 0:
         section.skip("AUC of a field alone", "The labels of the test are not of two classes.")
         return
     found = {}

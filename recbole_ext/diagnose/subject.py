@@ -112,6 +112,11 @@ class Subject:
         init_seed(self.config["seed"], self.config["reproducibility"])
         return list(islice(self.batches(), n))
 
+    @property
+    def are_sampled(self) -> bool:
+        """Whether the rows of the test without a click are drawn, and were not shown to anyone."""
+        return self.config["test_neg_sample_args"]["distribution"] != "none"
+
     # ---- models
 
     def trainable(self) -> None:

@@ -173,3 +173,21 @@ def test_probabilities_that_are_too_high_fail(clicks):
     vars(clicks).pop("own")
     (one,) = checks_of(calibration, rescored(clicks, lambda scores, _: scores + 5)).values()
     assert one.severity == "SKIP" and "not between 0 and 1" in one.advice
+
+
+def test_drawn_negatives_have_no_prior_to_meet(clicks, monkeypatch):
+    monkeypatch.setattr(type(clicks), "are_sampled", True)
+    (one,) = checks_of(calibration, clicks).values()
+    assert one.severity == "SKIP" and "are drawn" in one.advice
+    assert not [name for name in checks_of(geometry, clicks) if "log-odds" in name]
+
+
+def test_ratings_are_compared_by_their_error_alone(clicks):
+    ratings = clicks.own.labels + 1.5
+    found = compared_by(clicks.own.scores, ratings, None)
+    own = vars(clicks.own) | dict(zip(("name", "value", "gains"), found, strict=True))
+    clicks.own = type(clicks.own)(**{**own, "labels": ratings})
+    assert found[1] == pytest.approx(-np.mean((clicks.own.scores - ratings) ** 2))
+    found = checks_of(baselines, clicks)
+    assert starting(found, "gain over random and content").severity == "SKIP"
+    assert starting(checks_of(calibration, clicks), "all").severity == "SKIP"
