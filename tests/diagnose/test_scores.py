@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from diagnose.conftest import checks_of, rescored, starting
+from models.feature_help import item_feature
 
-from recbole_ext.diagnose import baselines, calibration, geometry, predictions
+from recbole_ext.diagnose import baselines, calibration, coverage, geometry, predictions
 from recbole_ext.diagnose.check import FAIL, OK, WARN
 from recbole_ext.diagnose.evaluation import compared_by
 from recbole_ext.diagnose.scorers import ByContent, click_rates
@@ -191,3 +192,25 @@ def test_ratings_are_compared_by_their_error_alone(clicks):
     found = checks_of(baselines, clicks)
     assert starting(found, "gain over random and content").severity == "SKIP"
     assert starting(checks_of(calibration, clicks), "all").severity == "SKIP"
+
+
+def test_vectors_of_three_items_in_a_hundred_under_a_sigmoid_of_ten_cosines(clicks, tmp_path):
+    """A news recommender that failed so: each cause is named, with what to do about it."""
+    clicks.config.resolved["text_feature"] = item_feature(tmp_path, "title", missing=range(3, 40))
+    drawn = torch.randn(61, 101, generator=torch.Generator().manual_seed(0))
+    cosine = torch.nn.functional.normalize(drawn.relu(), dim=1)  # [U, N]
+
+    def ten_cosines(scores, rows):
+        return torch.sigmoid(10 * cosine[rows["user_id"], rows["item_id"]])
+
+    rescored(clicks, ten_cosines)
+    found = starting(checks_of(coverage, clicks), "title: share of items")
+    assert found.severity == FAIL and found.value == 0.03 and "Encode the missing" in found.advice
+    found = starting(checks_of(geometry, clicks), "range of the log-odds")
+    assert found.severity == FAIL and "no activation before the cosine" in found.advice
+    found = checks_of(calibration, clicks)
+    assert starting(found, "mean prediction").severity == FAIL
+    assert starting(found, "log loss saved").severity == FAIL
+    found = checks_of(baselines, clicks)
+    assert starting(found, "gain over popularity").severity == FAIL
+    assert starting(found, "gain over cosine of title").value is not None
