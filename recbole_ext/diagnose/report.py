@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -70,21 +71,30 @@ def write(folder: Path, title: str, about: dict[str, Any], sections: Sequence[Se
 
 def _blocks(title: str, sections: Sequence[Section]) -> list[Block]:
     blocks: list[Block] = [("h1", title), ("p", summary(sections))]
-    head = ["severity", "check", "value", "threshold", "advice"]
     worst = [
-        [one.severity, f"{section.title}: {one.name}", value_of(one), one.threshold, one.advice]
+        (f"{one.severity}: {_breakable(one.name)}", one)
         for severity in (FAIL, WARN)
         for section in sections
         for one in section.checks
         if one.severity == severity
     ]
-    if worst:
-        blocks += [("h2", "What asks for attention"), ("table", [head, *worst])]
+    blocks += [("h2", "What asks for attention")] if worst else []
+    for name, one in worst:
+        blocks += [("h3", name), ("p", f"{value_of(one)}, wanted: {one.threshold}.")]
+        blocks += [("p", one.advice)]
     for section in sections:
-        rows = [
-            [one.severity, one.name, value_of(one), one.threshold, one.advice]
-            for one in section.checks
-        ]
-        blocks += [("h2", section.title), ("table", [head, *rows])]
+        rows = [_row(one) for one in section.checks]
+        blocks += [("h2", section.title), ("table", [["check", "value", "wanted"], *rows])]
         blocks += [("figure", figure) for figure in section.figures]
     return blocks
+
+
+def _row(check: Check) -> list[str]:
+    # the severity in the first column, which a narrow screen keeps in sight
+    value = check.advice if check.value is None else value_of(check)
+    return [f"{check.severity}: {_breakable(check.name)}", value, check.threshold]
+
+
+def _breakable(name: str) -> str:
+    """Return a name that may break behind its dots and underscores, as those of weights."""
+    return re.sub(r"([._])(?=[A-Za-z])", "\\1\u200b", name)
