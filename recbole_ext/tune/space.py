@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ class Range:
     @property
     def ends(self) -> tuple[Any, ...]:
         """The values that a check of the settings must let pass."""
-        return self.values if self.kind == "choice" else self.values[:2]
+        if self.kind == "choice":
+            return self.values
+        drawn = int if self.kind.endswith("int") else float
+        return tuple(drawn(end) for end in self.values[:2])
 
 
 Space = Mapping[str, Range]
@@ -82,6 +86,12 @@ def read_space(path: str | Path) -> dict[str, Range]:
     given = read_yaml(path)
     if not given:
         raise UserError(f"{path}: the space is empty; {_usage('learning_rate', 'loguniform')}")
+    for key in given:
+        whole = next((one for one in given if key.startswith(f"{one}.")), None)
+        if whole:
+            raise UserError(
+                f"{path}: {key} is an entry of {whole}, which is searched as a whole; keep one"
+            )
     return {key: _range(key, value, path) for key, value in given.items()}
 
 
@@ -153,7 +163,17 @@ def _bounds(where: str, kind: str, values: list[Any]) -> tuple[Any, ...]:
         )
     if step and not 0 < step[0] <= high - low:
         raise UserError(f"{where}: the step of {kind} {values} is not between 0 and the range")
+    if step and (beyond := _beyond(low, high, step[0])):
+        last = float(Decimal(str(high)) - beyond)
+        raise UserError(
+            f"{where}: {kind} {values} does not end on a step; write [{low}, {last}, {step[0]}]"
+        )
     return tuple(values)
+
+
+def _beyond(low: float, high: float, step: float) -> Decimal:
+    """Return how far the end is beyond the last step, in the numbers as they are written."""
+    return (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
 
 
 def _storable(value: Any) -> Any:

@@ -48,6 +48,12 @@ def told(
         ),
         ("n_layers: {int: [1, 2]}", [], "'n_layers' is a setting of"),
         ("embedding_size: {uniform: [8, 16.5]}", [], "space.yaml: embedding_size takes int"),
+        ("embedding_size: {quniform: [8, 64, 8]}", [], "space.yaml: embedding_size takes int"),
+        (
+            "callbacks: {choice: [[{EarlyStop: {metric: ndcg@10}}], [{EarlyStp: {}}]]}",
+            [],
+            "EarlyStp",
+        ),
         ("learning_rate: {uniform: [0, 0.1]}", [], "learning_rate must be greater than 0"),
         (
             "learning_rate: {uniform: [0.1, 0.01]}",
@@ -60,6 +66,14 @@ def told(
             ["--learning_rate=0.1"],
             "learning_rate is searched (space.yaml) and given as --learning_rate",
         ),
+        (
+            "train_neg_sample_args: {choice: [{sample_num: 1}, {sample_num: 2}]}",
+            ["--train_neg_sample_args.sample_num=3"],
+            "train_neg_sample_args is searched (space.yaml) and given as --train_neg_sample_args.s",
+        ),
+        (GOOD, ["--eval_step=0"], "eval_step is 0: no epoch would be validated"),
+        (GOOD, ["--epochs=2", "--eval_step=3"], "eval_step is 3 and epochs 2: no epoch would be"),
+        ("epochs: {int: [1, 9]}", ["--eval_step=3"], "eval_step is 3 and epochs 1: no epoch would"),
         (GOOD, ["--nproc=2"], "nproc: a trial is trained in one process"),
         (GOOD, ["--trials=0"], "--trials takes a number from 1 up, not '0'"),
         (GOOD, ["--prune=perhaps"], "--prune takes True or False, not 'perhaps'"),

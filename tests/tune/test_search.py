@@ -20,10 +20,12 @@ from recbole_ext.quick_start import run  # noqa: E402
 from recbole_ext.settings_reading import read_yaml  # noqa: E402
 from recbole_ext.trainer.run_log import RunLog  # noqa: E402
 from recbole_ext.tune import search as searching  # noqa: E402
+from recbole_ext.tune.claims import claimed  # noqa: E402
 from recbole_ext.tune.plan import Plan, plan_of  # noqa: E402
 from recbole_ext.tune.prune import Prune  # noqa: E402
 from recbole_ext.tune.search import search  # noqa: E402
-from recbole_ext.tune.study import claimed, folder_of, open_study  # noqa: E402
+from recbole_ext.tune.space import Range  # noqa: E402
+from recbole_ext.tune.study import folder_of, open_study  # noqa: E402
 from recbole_ext.tune.trial_run import Outcome, TrialRun  # noqa: E402
 from recbole_ext.types import UserError  # noqa: E402
 
@@ -56,7 +58,7 @@ def plan_in(tiny_data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         "valid_metric": "NDCG@5",
     }
 
-    def plan(folder: Path, n_trials: int, **changed: Any) -> Plan:
+    def plan(folder: Path, n_trials: int, space: Path = space, **changed: Any) -> Plan:
         (folder / "claims").mkdir(parents=True, exist_ok=True)
         return plan_of(folder, {**settings, **changed}, str(space), n_trials)
 
@@ -226,6 +228,44 @@ def test_a_trial_in_work_is_not_taken_and_one_that_was_left_is(plan_in, tmp_path
     assert len(study.get_trials()) == 2
 
 
+def test_a_trial_that_was_told_and_then_killed_is_not_taken(plan_in, tmp_path, monkeypatch):
+    """Its worker tells it and is killed while another one looks for trials that were left."""
+    plan = plan_in(tmp_path, 1)
+    study = open_study(plan)
+    told, read = study.ask(), study.get_trials
+
+    def told_after(*args: Any, **kwargs: Any) -> list[Any]:
+        trials = read(*args, **kwargs)
+        monkeypatch.setattr(study, "get_trials", read)
+        study.tell(told, 0.5)
+        return trials
+
+    monkeypatch.setattr(study, "get_trials", told_after)
+    with claimed(study, plan) as trial:
+        assert trial is None
+
+
+def test_a_kill_between_two_draws_changes_none_of_them(finished, plan_in, tmp_path, monkeypatch):
+    """The second value is not the one that the first would have been of."""
+    whole, _, _ = finished
+    plan, draw = plan_in(tmp_path, 1), Range.suggest
+
+    def die(self: Range, trial: Any, key: str) -> Any:
+        if key == "embedding_size":
+            raise SystemExit(1)
+        return draw(self, trial, key)
+
+    study = open_study(plan)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Range, "suggest", die)
+        search(plan, lambda line: None)
+    (half,) = study.get_trials()
+    assert list(half.params) == ["learning_rate"]
+    with claimed(study, plan) as trial:
+        values = {key: one.suggest(trial, key) for key, one in plan.space.items()}
+    assert values == open_study(whole).get_trials()[0].params
+
+
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     """Lets trials do what a function of the values says instead of training."""
@@ -274,7 +314,75 @@ def test_a_trial_that_kills_its_process_each_time_is_given_up(plan_in, tmp_path,
     with pytest.raises(UserError, match="none of 1 trials was finished"):
         search(plan, lambda line: None)
     (only,) = open_study(plan).get_trials()
-    assert (only.state.name, only.user_attrs["note"]) == ("FAIL", "given up: it was killed 3 times")
+    assert (only.state.name, only.user_attrs["note"]) == (
+        "FAIL",
+        "given up: killed 3 times at epoch 0",
+    )
+
+
+def test_a_trial_that_gets_on_between_its_kills_is_not_given_up(plan_in, tmp_path, scripted):
+    """Nor is one that its user stops: Ctrl-C says nothing of the trial."""
+    plan = plan_in(tmp_path, 1)
+    log = folder_of(plan, 0) / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    for epochs in range(4):
+        log.write_text("{}\n" * epochs)
+        scripted(failing(SystemExit(1)))
+        with pytest.raises(SystemExit):
+            search(plan, lambda line: None)
+    for _ in range(4):
+        scripted(failing(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            search(plan, lambda line: None)
+    (only,) = open_study(plan).get_trials()
+    assert only.state.name == "RUNNING"
+
+
+def test_without_validation_data_the_search_ends_before_it_trains(plan_in, tmp_path):
+    split = {"split": {"RS": [0.9, 0.0, 0.1]}}
+    plan = plan_in(tmp_path, 2, eval_args=split)
+    with pytest.raises(UserError, match="eval_args.split leaves no validation set"):
+        search(plan, lambda line: None)
+    assert not list(tmp_path.glob("trials/*/metrics.jsonl"))
+
+
+def test_a_storage_that_is_damaged_meanwhile_is_one_sentence(plan_in, tmp_path, scripted):
+    plan = plan_in(tmp_path, 1)
+
+    def damage(values: Any) -> float:
+        (tmp_path / "study.db").write_bytes(b"no database" * 1000)
+        return 0.5
+
+    scripted(damage)
+    with pytest.raises(UserError, match=r"study\.db cannot be used as a storage \(.*database.*\)"):
+        search(plan, lambda line: None)
+
+
+def test_a_search_killed_before_its_first_trial_leaves_no_direction(plan_in, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(storage=storage, study_name="recbole-ext tune", direction="minimize")
+    assert open_study(plan_in(tmp_path, 1)).direction.name == "MAXIMIZE"
+
+
+def test_the_storage_is_in_the_folder_whatever_its_name(plan_in, tmp_path):
+    folder = tmp_path / "a {x} 100%25?b=c#d"
+    open_study(plan_in(folder, 1))
+    assert (folder / "study.db").is_file()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_weights_that_a_kill_left_are_dropped_at_the_end(plan_in, tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, 2)
+    study = open_study(plan)
+    for number, value in enumerate((0.2, 0.1)):
+        study.tell(study.ask(), value)
+        weights = folder_of(plan, number) / "last.pt"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    monkeypatch.setattr(searching, "test", lambda *rest: {"test": {}})
+    monkeypatch.setattr(searching, "write_report", lambda *rest: "")
+    search(plan, lambda line: None)
+    assert [path.parent.name for path in tmp_path.glob("trials/*/last.pt")] == ["0"]
 
 
 def test_other_data_end_the_search(plan_in, tmp_path, finished):
@@ -289,6 +397,12 @@ def test_a_storage_of_another_study_is_refused(finished, plan_in, tmp_path):
     other = plan_in(plan.folder, 8, epochs=3)
     with pytest.raises(UserError, match="another study: epochs is 2 there and 3 here"):
         open_study(other)
+    space = tmp_path / "space.yaml"
+    space.write_text("train_neg_sample_args.sample_num: {int: [1, 2]}")
+    open_study(plan_in(tmp_path / "dotted", 1, space))
+    popular = {"train_neg_sample_args.distribution": "popularity"}  # beside what is searched
+    with pytest.raises(UserError, match="another study: train_neg_sample_args is"):
+        open_study(plan_in(tmp_path / "dotted", 1, space, **popular))
     optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="mine")
     with pytest.raises(UserError, match=r"study\.db is the storage of another study \(mine\)"):
         open_study(plan_in(tmp_path, 8))
