@@ -96,6 +96,19 @@ def test_a_folder_of_a_run_is_refused(told, tiny_data_path):
     assert f"{place} holds a run (config.yaml); name another --output_dir" in said
 
 
+def test_ctrl_c_says_how_it_goes_on(tiny_data_path, tmp_path, monkeypatch, capsys):
+    def stopped(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "need_optuna", lambda: None)
+    monkeypatch.setattr(command, "search", stopped)
+    (tmp_path / "space.yaml").write_text(GOOD)
+    common = ["tune", "--model=BPR", "--dataset=tiny", f"--data_path={tiny_data_path}"]
+    assert main([*common, "--use_gpu=False", "--space=space.yaml"]) == 130
+    assert "interrupted; give the same command once more" in capsys.readouterr().err
+
+
 def test_optuna_is_missed_late_and_by_name(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["tune", "--space=space.yaml"]) == 2

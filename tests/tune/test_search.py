@@ -8,24 +8,28 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+import torch
 
 optuna = pytest.importorskip("optuna", reason="needs optuna, of the extra [tune]")
 
 from recbole_ext.quick_start import run  # noqa: E402
 from recbole_ext.settings_reading import read_yaml  # noqa: E402
 from recbole_ext.trainer.run_log import RunLog  # noqa: E402
+from recbole_ext.tune import report as reporting  # noqa: E402
 from recbole_ext.tune import search as searching  # noqa: E402
+from recbole_ext.tune.charts import best_so_far  # noqa: E402
 from recbole_ext.tune.claims import claimed  # noqa: E402
 from recbole_ext.tune.plan import Plan, plan_of  # noqa: E402
 from recbole_ext.tune.prune import Prune  # noqa: E402
 from recbole_ext.tune.search import search  # noqa: E402
-from recbole_ext.tune.space import Range  # noqa: E402
-from recbole_ext.tune.study import folder_of, open_study  # noqa: E402
+from recbole_ext.tune.space import Range, read_space  # noqa: E402
+from recbole_ext.tune.study import folder_of, open_study, winner  # noqa: E402
 from recbole_ext.tune.trial_run import Outcome, TrialRun  # noqa: E402
 from recbole_ext.types import UserError  # noqa: E402
 
@@ -294,6 +298,83 @@ def test_trials_that_fail_count_and_three_alone_end_the_search(plan_in, tmp_path
     assert len(said) == 3 and "failed: hidden_size 7 is no multiple" in said[2]
 
 
+@pytest.mark.parametrize(
+    ("ends", "note"),
+    [
+        (lambda values: float("nan"), "the validation gave no ndcg@5"),
+        (lambda values: None, "the validation gave no ndcg@5"),
+        (failing(torch.OutOfMemoryError("CUDA out of memory")), "CUDA out of memory"),
+    ],
+)
+def test_a_trial_without_a_value_has_failed_and_says_why(plan_in, tmp_path, scripted, ends, note):
+    scripted(ends)
+    with pytest.raises(UserError, match="none of 1 trials was finished"):
+        search(plan_in(tmp_path, 1), lambda line: None)
+    (only,) = open_study(plan_in(tmp_path, 1)).get_trials()
+    assert (only.state.name, only.user_attrs["note"]) == ("FAIL", note)
+
+
+def test_failed_trials_beside_one_in_work_end_nothing(plan_in, tmp_path, scripted):
+    """The report is left to the worker that has that one."""
+    plan, said = plan_in(tmp_path, 4), []
+    scripted(failing(UserError("no")))
+    with claimed(open_study(plan), plan):
+        text = search(plan, said.append)
+    assert text == "trials in work elsewhere: 1; the last worker writes the report"
+    assert len(said) == 4  # the line that the study goes on, and three trials
+
+
+def test_a_metric_that_is_better_when_lower(plan_in, tmp_path):
+    plan = plan_in(tmp_path, 3, metrics=["GiniIndex"], valid_metric="GiniIndex@5")
+    study = open_study(plan)
+    for value in (0.3, 0.1, 0.1, 0.2):
+        trial = study.ask()
+        for key, one in plan.space.items():
+            one.suggest(trial, key)
+        study.tell(trial, value)
+    trials = study.get_trials()
+    assert study.direction.name == "MINIMIZE"
+    assert winner(study, plan).number == 1, "of equal ones the first"
+    assert [value for _, value in best_so_far(trials, plan.is_bigger_better)] == [0.3, *[0.1] * 3]
+    table = [line.split("|")[1].strip() for line in reporting._table(trials, plan)[2:]]
+    assert table == ["1", "2", "3", "0"]
+
+
+def test_the_report_names_winners_before_and_the_table_writes_lists_as_json(plan_in, tmp_path):
+    space = tmp_path / "lists.yaml"
+    space.write_text("topk_like: {choice: [[64], [128, 64]]}")
+    plan = plan_in(tmp_path, 2)
+    plan = replace(plan, space=read_space(space))
+    study = open_study(plan)
+    trial = study.ask()
+    plan.space["topk_like"].suggest(trial, "topk_like")
+    study.tell(trial, 0.5)
+    trials = study.get_trials()
+    ((_, _, _, cell, *_),) = list(csv.reader(reporting._csv(trials, plan).splitlines()))[1:]
+    assert json.loads(cell) == plan.space["topk_like"].value_of(trials[0].params["topk_like"])
+    tested = {"7": {"ndcg@5": 0.1}, "0": {"ndcg@5": 0.2}}
+    lines = reporting._lines(trials, plan, trials[0], tested, {})
+    assert "winners of this study that were tested before: trial 7" in lines
+
+
+def test_what_is_searched_is_stronger_than_the_mapping_that_it_is_an_entry_of(plan_in, tmp_path):
+    given = {"distribution": "uniform", "sample_num": 5}
+    plan = plan_in(tmp_path, 1, train_neg_sample_args=given)
+    settings = plan.settings_of({"train_neg_sample_args.sample_num": 2})
+    assert settings["train_neg_sample_args"] == {"distribution": "uniform", "sample_num": 2}
+
+
+def test_another_seed_draws_other_values_and_without_pruning_there_is_none(plan_in, tmp_path):
+    drawn = []
+    for seed in (1, 2):
+        plan = replace(plan_in(tmp_path / str(seed), 1, seed=seed), prune=seed == 1)
+        study = open_study(plan)
+        assert type(study.pruner).__name__ == ("MedianPruner" if plan.prune else "NopPruner")
+        with claimed(study, plan) as trial:
+            drawn.append(plan.space["learning_rate"].suggest(trial, "learning_rate"))
+    assert drawn[0] != drawn[1]
+
+
 def test_a_full_disk_is_no_fault_of_the_trial(plan_in, tmp_path, scripted):
     plan = plan_in(tmp_path, 2)
     full = UserError("cannot write best.pt: No space left on device")
@@ -397,6 +478,9 @@ def test_a_storage_of_another_study_is_refused(finished, plan_in, tmp_path):
     other = plan_in(plan.folder, 8, epochs=3)
     with pytest.raises(UserError, match="another study: epochs is 2 there and 3 here"):
         open_study(other)
+    with pytest.raises(UserError, match="another study: prune is True there and False here"):
+        open_study(replace(plan, prune=False))
+    assert "accelerate" in plan.identity and "use_gpu" not in plan.identity
     space = tmp_path / "space.yaml"
     space.write_text("train_neg_sample_args.sample_num: {int: [1, 2]}")
     open_study(plan_in(tmp_path / "dotted", 1, space))
