@@ -29,7 +29,11 @@ EXAMPLES = {
     "logint": "[8, 256]",
 }
 """Kind -> how its values are written: what there is, or from where to where (and the step)."""
-NOT_SEARCHED = {*EQUAL_KEYS, *PLACE_KEYS, "model", "dataset", "seed", "load_col", "nproc"}
+NOT_SEARCHED = {
+    *(*EQUAL_KEYS, *PLACE_KEYS, "model", "dataset", "seed", "nproc"),
+    *("load_col", "benchmark_filename", "threshold", "repeatable"),
+    *("metric_decimal_place", "valid_metric_bigger"),
+}
 """Settings of the data, of what is measured, or of where: trials compare with one value only."""
 
 
@@ -117,7 +121,8 @@ def _range(key: str, given: Any, path: str | Path) -> Range:
             f"{where} is a kind of search, no setting; {_usage('learning_rate', key)}, "
             "a line per setting"
         )
-    if key.partition(".")[0] in NOT_SEARCHED:
+    setting = key.partition(".")[0]
+    if setting in NOT_SEARCHED or setting.endswith("_FIELD"):
         raise UserError(
             f"{where} is no setting to search: trials with different values of it do not compare; "
             "give one value to all, in --config_files or as --key=value"

@@ -136,6 +136,13 @@ def test_the_space_of_the_documentation_can_be_read(tmp_path):
         ),
         ("seed: {int: [1, 9]}", "seed is no setting to search"),
         ("eval_args.order: {choice: [RO, TO]}", "eval_args.order is no setting to search"),
+        *(
+            (f"{key}: {{choice: [1, 2]}}", f"{key} is no setting to search")
+            for key in (
+                *("threshold", "benchmark_filename", "LABEL_FIELD", "USER_ID_FIELD", "repeatable"),
+                *("metric_decimal_place", "valid_metric_bigger"),
+            )
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, text, complaint):
