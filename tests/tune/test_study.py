@@ -100,21 +100,26 @@ def test_a_metric_that_is_better_when_lower(plan_in, tmp_path):
     assert table == ["1", "2", "3", "0"]
 
 
-def test_the_report_names_winners_before_and_the_table_writes_lists_as_json(plan_in, tmp_path):
+def test_the_report_names_winners_before_and_the_table_writes_mappings_as_json(plan_in, tmp_path):
     space = tmp_path / "lists.yaml"
-    space.write_text("topk_like: {choice: [[64], [128, 64]]}")
+    space.write_text("mapping: {choice: [{a: true}, {a: false}]}")
     plan = plan_in(tmp_path, 2)
     plan = replace(plan, space=read_space(space))
     study = open_study(plan)
     trial = study.ask()
-    plan.space["topk_like"].suggest(trial, "topk_like")
+    plan.space["mapping"].suggest(trial, "mapping")
     study.tell(trial, 0.5)
     trials = study.get_trials()
     ((_, _, _, cell, *_),) = list(csv.reader(reporting._csv(trials, plan).splitlines()))[1:]
-    assert json.loads(cell) == plan.space["topk_like"].value_of(trials[0].params["topk_like"])
+    assert json.loads(cell) == plan.space["mapping"].value_of(trials[0].params["mapping"])
     tested = {"7": {"ndcg@5": 0.1}, "0": {"ndcg@5": 0.2}}
     lines = reporting._lines(trials, plan, trials[0], tested, {})
     assert "winners of this study that were tested before: trial 7" in lines
+    better = study.ask()
+    plan.space["mapping"].suggest(better, "mapping")
+    study.tell(better, 0.9)
+    table = reporting._table(study.get_trials(), plan)[2:]
+    assert [line.split("|")[1].strip() for line in table] == ["1", "0"]
 
 
 def test_what_is_searched_is_stronger_than_the_mapping_that_it_is_an_entry_of(plan_in, tmp_path):
