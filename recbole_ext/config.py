@@ -30,6 +30,7 @@ from recbole.utils import (
 from recbole_ext import paths
 from recbole_ext.registry import (
     RECBOLE,
+    add_metrics,
     builtin_models,
     check_model,
     extension_models,
@@ -76,6 +77,7 @@ class Config(RecBoleConfig):
         config_dict: Mapping[str, Any] | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
+        add_metrics()
         self._overrides = parse_overrides(overrides)
         self.resolved: dict[str, Any] = {}
         try:

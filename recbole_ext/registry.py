@@ -95,6 +95,11 @@ def get_model(name: str) -> type:
     return getattr(module, name)
 
 
+def add_metrics() -> None:
+    """Put our metrics into RecBole's registry; by name, as models, for their layer is above."""
+    importlib.import_module("recbole_ext.evaluation.impression_metrics").add()
+
+
 def get_trainer(model_type: object, name: str) -> type:
     """Return RecBole's trainer class of a model: by name where RecBole has one, else by type."""
     return recbole_trainer(model_type, name)

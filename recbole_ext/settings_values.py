@@ -132,7 +132,7 @@ def metric_names(metrics: Iterable[str], topk: Iterable[int]) -> list[str]:
     """Return the names under which metrics are reported: with ``@k`` what looks at the list."""
     names: list[str] = []
     for metric in metrics:
-        looks_at_list = {"rec.topk", "rec.items"} & {*metric_information[metric.lower()]}
+        looks_at_list = {"rec.topk", "rec.items", "topk"} & {*metric_information[metric.lower()]}
         names += [f"{metric}@{k}" for k in topk] if looks_at_list else [metric]
     return names
 

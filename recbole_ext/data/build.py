@@ -27,7 +27,7 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.builtin_datasets import OURS
 from recbole_ext.data.cache import cached
 from recbole_ext.data.cells import bad_cell
-from recbole_ext.data.check import check_files
+from recbole_ext.data.check import check_files, check_impressions, needs_impressions
 from recbole_ext.data.eval_loaders import (
     FrozenNegativesLoader,
     MaskedFullSortLoader,
@@ -42,6 +42,8 @@ _BY_TYPE = {
     ModelType.SEQUENTIAL: "SequentialDataset",
     ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
 }
+_OF_NO_MODEL = "inter"
+"""A source that RecBole's models, which ask for an enum's members, do not find."""
 _EVAL_LOADERS = {
     FullSortEvalDataLoader: MaskedFullSortLoader,
     NegSampleEvalDataLoader: FrozenNegativesLoader,
@@ -75,6 +77,9 @@ def create_dataset(config: Any) -> Any:
             f"dataset '{config['dataset']}': no interactions are left after filtering; see "
             "val_interval, user_inter_num_interval and item_inter_num_interval"
         )
+    check_impressions(config, dataset)
+    if needs_impressions(config):  # a name of a group of rows, from which no model is to learn
+        dataset.field2source[config["IMPRESSION_FIELD"]] = _OF_NO_MODEL
     dataset.fingerprint = dataset_fingerprint(dataset)
     return dataset
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recbole.evaluator.register import metric_information
+
 from recbole_ext.registry import RECBOLE
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import UserError, suggest
@@ -69,6 +71,38 @@ def check_topk(config: Any, n_items: int) -> None:
         raise UserError(
             f"topk {config['topk']} asks for more items than dataset '{config['dataset']}' has "
             f"({n_items})"
+        )
+
+
+def needs_impressions(config: Any) -> bool:
+    """Say whether a metric of the run is of impressions."""
+    needs = (metric_information[name.lower()] for name in config["metrics"])
+    return any("data.impression" in need for need in needs)
+
+
+def check_impressions(config: Any, dataset: Any) -> None:
+    """Refuse metrics of impressions of rows that name none, or that are sampled.
+
+    Args:
+        config: The run's settings.
+        dataset: RecBole dataset.
+
+    Raises:
+        UserError: Naming the field or the mode, and the remedy.
+    """
+    if not needs_impressions(config):
+        return
+    field, modes = config["IMPRESSION_FIELD"], {*config["eval_args"]["mode"].values()}
+    if field not in dataset.inter_feat:
+        raise UserError(
+            f"metrics {config['metrics']} are of impressions, and dataset '{config['dataset']}' is "
+            f"loaded without '{field}' (IMPRESSION_FIELD); add it to load_col of inter, or leave "
+            "out the metrics that begin with Imp"
+        )
+    if modes != {"labeled"}:
+        raise UserError(
+            f"eval_args.mode: {', '.join(sorted(modes))} samples what an impression did not show; "
+            "metrics of impressions take labeled"
         )
 
 

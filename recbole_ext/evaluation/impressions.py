@@ -32,7 +32,7 @@ def impression_metrics(
         topk: Cut-offs of nDCG.
 
     Returns:
-        ``auc``, ``mrr`` and ``ndcg@<k>``; the number of impressions of one class.
+        ``auc``, ``mrr``, ``mrr1`` and ``ndcg@<k>``; the number of impressions of one class.
 
     Raises:
         UserError: As :func:`per_impression`, or every impression is of one class.
@@ -53,7 +53,7 @@ def per_impression(
     """Return the metrics of each impression, a row each, by its id; NaN where it is of one class.
 
     AUC is the share of pairs (clicked, not clicked) in the right order. MRR is the mean of 1/place
-    over *all* that were clicked, and not of the first alone.
+    over *all* that were clicked; MRR1 is 1/place of the first alone.
 
     Args:
         impression: Which impression a candidate belongs to [P], in any order.
@@ -93,11 +93,40 @@ def per_impression(
         # a click beats what comes after it, but for the clicks among these
         beaten = clicks * size - total(place.astype(float)) - clicks * (clicks - 1) / 2  # [I]
         table = {"auc": beaten / (clicks * (size - clicks)), "mrr": total(1 / place) / clicks}
+        table["mrr1"] = _first(row, labels, begin, end, len(ids))
         for k in topk:
             gains = np.where(place <= k, discount, 0.0)  # [M]
             table[f"ndcg@{k}"] = total(gains) / best[np.minimum(n_clicks, k)]
     found = pd.DataFrame(table, index=pd.Index(ids, name="impression"))
     found[(clicks == 0) | (clicks == size)] = np.nan
+    return found
+
+
+def _first(
+    row: np.ndarray, labels: np.ndarray, begin: np.ndarray, end: np.ndarray, n: int
+) -> np.ndarray:
+    """Return 1/place of the first click of each impression [I]; 0 without one.
+
+    Of g candidates of the same score, c of them clicked, the first click is the j-th with
+    probability C(g - j, c - 1) / C(g, c), in an order by chance.
+
+    Args:
+        row: Impressions in order [P].
+        labels: 1 where it was clicked [P].
+        begin: Of the places that a candidate shares, the one before [P].
+        end: The last of them [P].
+        n: How many impressions there are, I.
+    """
+    clicked = np.flatnonzero(labels)  # [C]
+    key = row[clicked] * (len(row) + 1) + begin[clicked]  # [C], falling scores: in order
+    _, head, n_tied = np.unique(key, return_index=True, return_counts=True)  # [G] each
+    of, best = np.unique(row[clicked[head]], return_index=True)  # [I'] each
+    c, at = n_tied[best], clicked[head[best]]  # [I'] each
+    g, before = (end - begin)[at], begin[at]  # [I'] each
+    chance, found = c / g, np.zeros(n)  # [I'], [I]
+    for j in range(1, int((g - c).max(initial=-1)) + 2):
+        found[of] += chance / (before + j)
+        chance = chance * np.maximum(g - j - c + 1, 0) / np.maximum(g - j, 1)  # [I']
     return found
 
 

@@ -1,4 +1,4 @@
-"""What RecBole's metrics read, collected with less work than by RecBole's collector."""
+"""What the metrics read, collected with less work than by RecBole's collector."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ class FastCollector(Collector):
             if "rec.topk" in needed:
                 hits = hits_of(top, positive_u, positive_i, scores_tensor.shape[1])  # [B, K + 1]
                 self.data_struct.update_tensor("rec.topk", hits)
+        if self.register.need("data.impression"):
+            impression = interaction[self.config["IMPRESSION_FIELD"]]  # [B]
+            self.data_struct.update_tensor("data.impression", impression)
         register, self.register = self.register, Rest(self.register)
         try:
             super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)

@@ -9,8 +9,11 @@ import torch
 from recbole_ext.trainer.collector import FastCollector
 from recbole_ext.types import UserError
 
-_BY_ROW = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
-"""What RecBole's metrics read that has a row for each user or pair; the rest is the data set's."""
+_BY_ROW = (
+    *("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label"),
+    "data.impression",
+)
+"""What the metrics read that has a row for each user or pair; the rest is the data set's."""
 
 
 class GatheringCollector(FastCollector):

@@ -11,7 +11,7 @@ import pytest
 from recbole_ext.evaluation.impressions import impression_metrics, per_impression
 from recbole_ext.types import UserError
 
-NAMES = ("auc", "mrr", "ndcg@5", "ndcg@10")
+NAMES = ("auc", "mrr", "mrr1", "ndcg@5", "ndcg@10")
 
 
 def of_order(labels):
@@ -20,6 +20,7 @@ def of_order(labels):
     others = [place for place, label in enumerate(labels, 1) if not label]
     pairs = [c < o for c in clicked for o in others]
     found = [sum(pairs) / len(pairs), sum(1 / c for c in clicked) / len(clicked)]
+    found.append(1 / clicked[0])
     for k in (5, 10):
         dcg = sum(1 / log2(1 + c) for c in clicked if c <= k)
         found.append(dcg / sum(1 / log2(1 + c) for c in range(1, min(k, len(clicked)) + 1)))
