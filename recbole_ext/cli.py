@@ -53,6 +53,9 @@ HELP = {
     "slices": """\
   slices   a finished run's test by parts: warm and cold items, with and without its features:
            recbole-ext slices --run=runs/TextPreferenceRetriever-ml-100k-... --cold=5""",
+    "diagnose": """\
+  diagnose what is wrong with a run, its data or its model:
+           recbole-ext diagnose --run=runs/BPR-ml-100k-...""",
     "candidates": """\
   candidates  stage one: the best items of every user by any trained model
            recbole-ext candidates --run=runs/SASRec-ml-100k-... --k=200 --history=mask
@@ -89,7 +92,7 @@ HELP = {
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
-HELPED = ("images", "candidates", "rerank", "captions", "summaries")
+HELPED = ("images", "candidates", "rerank", "captions", "summaries", "diagnose")
 _BODY = (
     "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130/143 stopped."
 )
@@ -127,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tune": _tune,
         "explain": _explain,
         "slices": _slices,
+        "diagnose": partial(_run_in, "diagnose.command"),
         "candidates": _candidates,
         "rerank": partial(_run_in, "pipeline.rerank_arguments"),
         "pipeline": _pipeline,

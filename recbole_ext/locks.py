@@ -28,9 +28,18 @@ class InUse(UserError):
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, which need not be there, and wait until it is free."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as stream:
+    """Hold a folder, which need not be there, and wait until it is free.
+
+    Raises:
+        UserError: Its place cannot be written.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "w")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from None
+    with stream:
         if fcntl is not None:
             _flock(stream, fcntl.LOCK_EX)
         yield

@@ -39,6 +39,7 @@ LAYERS = (
     (
         "quick_start",
         "compare",
+        "diagnose",
         "tune",
         "pipeline",
         "doctor",

@@ -52,6 +52,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
             pass
 
 
+def test_a_place_to_wait_for_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / ".there.lock").mkdir()  # as a folder of somebody else's refuses it
+    with pytest.raises(UserError, match="cannot write .*there.lock: .* choose another place"):
+        with lock(tmp_path / "there"):
+            pass
+
+
 def test_a_file_system_without_locks_is_said_and_holds_nobody_up(tmp_path, monkeypatch, caplog):
     def flock(stream, how):
         raise OSError(errno.ENOSYS, "Function not implemented")

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+_SENTENCE, _NUMBER = 40, 12
+"""Letters of a cell from which on it is text that may break, and up to which it must not."""
+
 Block = tuple[str, Any]
 """``(kind, content)``: h1, h2, h3, p with text; table with rows, head first; figure with HTML."""
 
@@ -21,6 +24,7 @@ table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums;
 td,th{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;
 vertical-align:top}
 th{font-weight:600}td{white-space:nowrap}.prose td{white-space:normal;overflow-wrap:anywhere}
+.prose td.short{white-space:nowrap}
 tr>:first-child{position:sticky;left:0;background:canvas;min-width:7.5rem}
 td:first-child,.prose td:first-child{white-space:normal;overflow-wrap:break-word}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1.5rem;
@@ -72,7 +76,8 @@ def _html(kind: str, content: Any) -> str:
     if kind == "table":
         head, *rows = content
         # sentences may break, numbers not
-        prose = ' class="prose"' if any(len(cell) > 60 for row in rows for cell in row) else ""
+        has_prose = any(len(cell) > _SENTENCE for row in rows for cell in row)
+        prose = ' class="prose"' if has_prose else ""
         body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
         return (
             f'<div class="wide"><table{prose}><thead><tr>{_cells("th", head)}</tr></thead>'
@@ -82,4 +87,7 @@ def _html(kind: str, content: Any) -> str:
 
 
 def _cells(tag: str, row: Sequence[str]) -> str:
-    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+    short = ' class="short"' if tag == "td" else ""
+    return "".join(
+        f"<{tag}{short if len(cell) <= _NUMBER else ''}>{escape(cell)}</{tag}>" for cell in row
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What makes trials comparable; a study goes on with the same only."""
         place = PLACE_KEYS - {"accelerate"}  # which draws other random numbers
-        own = {key.partition(".")[0] for key in self.space}
-        kept = {k: v for k, v in self.config.resolved.items() if k not in place | own}
+        kept = {k: v for k, v in self.config.resolved.items() if k not in place}
         return {"space": written(self.space), "prune": self.prune, **kept}
 
 
@@ -88,8 +88,11 @@ def plan_of(
         UserError: A setting that does not exist or takes no such value, or what cannot be searched.
     """
     space = read_space(space_file)
-    for key in space.keys() & set(said):
-        raise UserError(f"{key} is searched ({space_file}) and given as --{key} too; keep one")
+    for key, other in product(space, said):
+        if f"{other}.".startswith(f"{key}."):  # an entry of a mapping that is searched too
+            raise UserError(
+                f"{key} is searched ({space_file}) and given as --{other} too; keep one"
+            )
     settings = {key: value for key, value in settings.items() if key not in space}
     refuse_other_folder(folder)
     Config(config_dict=settings)  # what is wrong without the space is not the space's
@@ -97,9 +100,11 @@ def plan_of(
         configs = [Config(config_dict=joined(settings, values)) for values in corners(space)]
     except UserError as error:
         raise UserError(f"{space_file}: {error}") from None
+    for config in configs:
+        check_files(config)
+        build_callbacks(config["callbacks"])
+        _refuse_unvalidated(config)
     config = configs[0]
-    check_files(config)
-    build_callbacks(config["callbacks"])
     if config["nproc"] > 1:
         raise UserError(
             "nproc: a trial is trained in one process, which it can stop and continue; "
@@ -111,6 +116,16 @@ def plan_of(
             "validation by; RecBole's HyperTuning searches its settings"
         )
     return Plan(folder, settings, space, config, n_trials, prune)
+
+
+def _refuse_unvalidated(config: Config) -> None:
+    every, epochs = config["eval_step"], config["epochs"]
+    if not 0 < every <= epochs:
+        among = "" if every < 1 else f" and epochs {epochs}"
+        raise UserError(
+            f"eval_step is {every}{among}: no epoch would be validated, and nothing would decide "
+            "between the trials; give one from 1 to epochs"
+        )
 
 
 def settings_given(

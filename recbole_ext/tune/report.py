@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import yaml
 from recbole_ext.run_folder import write_text
 from recbole_ext.settings_reading import read_yaml
 from recbole_ext.tune.charts import draw_history, draw_importance
+from recbole_ext.tune.claims import BEGUN
 from recbole_ext.tune.plan import QUIET, Plan
 from recbole_ext.tune.study import folder_of, values_of
 
@@ -72,7 +74,8 @@ def _csv(trials: list[FrozenTrial], plan: Plan) -> str:
         attrs, values = one.user_attrs, values_of(plan, one)
         value = "" if one.value is None else one.value
         cells = [_cell(values.get(key, "")) for key in keys]
-        own = [attrs.get(key, "") for key in ("n_epochs", "seconds", "attempts", "note")]
+        n_epochs, seconds, note = (attrs.get(key, "") for key in ("n_epochs", "seconds", "note"))
+        own = [n_epochs, seconds, len(attrs.get(BEGUN, [])), note]
         rows.writerow([one.number, one.state.name.lower(), value, *cells, *own])
     return stream.getvalue()
 
@@ -90,7 +93,7 @@ def _write_best(plan: Plan, best: FrozenTrial) -> None:
     keys = dict.fromkeys(key.partition(".")[0] for key in given if key not in hidden)
     settings = {key: resolved[key] for key in keys}
     head = f"# trial {best.number} of {plan.folder}: {plan.metric} {best.value:.4f} (validation)\n"
-    head += f"# recbole-ext run --config_files={plan.folder / 'best.yaml'}\n"
+    head += f"# {_again(plan)}\n"
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None)
     write_text(plan.folder / "best.yaml", head + text)
 
@@ -130,7 +133,7 @@ def _lines(
         *lines,
         "",
         f"folder: {plan.folder} ({names}; the winner's run is {_short(plan, best)})",
-        f"train it anew: recbole-ext run --config_files={plan.folder / 'best.yaml'}",
+        f"train it anew: {_again(plan)}",
     ]
 
 
@@ -151,6 +154,10 @@ def _table(trials: list[FrozenTrial], plan: Plan) -> list[str]:
 
 def _digits(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _again(plan: Plan) -> str:
+    return f"recbole-ext run --config_files={shlex.quote(str(plan.folder / 'best.yaml'))}"
 
 
 def _short(plan: Plan, best: FrozenTrial) -> Path:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recbole_ext.locks import lock
+from recbole_ext.tune.claims import claimed
 from recbole_ext.tune.plan import Plan
 from recbole_ext.tune.report import write_report
 from recbole_ext.tune.study import (
     STORAGE,
-    OtherData,
+    OfAllTrials,
     best_of,
     check_data,
-    claimed,
     folder_of,
     open_study,
+    usable,
     values_of,
     winner,
 )
@@ -45,20 +46,25 @@ def search(plan: Plan, say: Callable[[str], None] = print) -> str:
         UserError: The storage is of another search, or no trial trains.
     """
     study = open_study(plan)
-    _say_begun(study, plan, say)
+    with usable(plan.folder / STORAGE):
+        _say_begun(study, plan, say)
+        _do_trials(study, plan, say)
+        with lock(plan.folder / STORAGE):
+            others = _count(study, "RUNNING")
+            if others:
+                return f"trials in work elsewhere: {others}; the last worker writes the report"
+            return _finish(study, plan)
+
+
+def _do_trials(study: Study, plan: Plan, say: Callable[[str], None]) -> None:
     while True:
         with claimed(study, plan) as trial:
             if trial is None:
-                break
+                return
             say(_try(study, plan, trial))
             with lock(plan.folder / STORAGE):
                 _drop_checkpoints(study, plan)
         _refuse_hopeless(study)
-    with lock(plan.folder / STORAGE):
-        others = _count(study, "RUNNING")
-        if others:
-            return f"trials in work elsewhere: {others}; the last worker writes the report"
-        return _finish(study, plan)
 
 
 def _try(study: Study, plan: Plan, trial: Trial) -> str:
@@ -73,7 +79,7 @@ def _try(study: Study, plan: Plan, trial: Trial) -> str:
         outcome = train(plan, values, folder, trial, partial(check_data, study))
     except (UserError, torch.OutOfMemoryError) as error:
         is_full = isinstance(error.__cause__ or error.__context__, OSError)
-        if is_full or isinstance(error, OtherData):
+        if is_full or isinstance(error, OfAllTrials):
             raise  # no fault of the trial's, which is taken up later
         note = str(error).strip().splitlines()[0]
     else:
@@ -135,6 +141,7 @@ def _drop_checkpoints(study: Study, plan: Plan) -> None:
 
 def _finish(study: Study, plan: Plan) -> str:
     """Test the winner, unless that was done before, and write the report."""
+    _drop_checkpoints(study, plan)  # those of a worker that was killed before it did
     best = winner(study, plan)
     if best is None:
         raise UserError(

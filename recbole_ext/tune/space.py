@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,11 @@ EXAMPLES = {
     "logint": "[8, 256]",
 }
 """Kind -> how its values are written: what there is, or from where to where (and the step)."""
-NOT_SEARCHED = {*EQUAL_KEYS, *PLACE_KEYS, "model", "dataset", "seed", "load_col", "nproc"}
+NOT_SEARCHED = {
+    *(*EQUAL_KEYS, *PLACE_KEYS, "model", "dataset", "seed", "nproc"),
+    *("load_col", "benchmark_filename", "threshold", "repeatable"),
+    *("metric_decimal_place", "valid_metric_bigger"),
+}
 """Settings of the data, of what is measured, or of where: trials compare with one value only."""
 
 
@@ -64,7 +69,10 @@ class Range:
     @property
     def ends(self) -> tuple[Any, ...]:
         """The values that a check of the settings must let pass."""
-        return self.values if self.kind == "choice" else self.values[:2]
+        if self.kind == "choice":
+            return self.values
+        drawn = int if self.kind.endswith("int") else float
+        return tuple(drawn(end) for end in self.values[:2])
 
 
 Space = Mapping[str, Range]
@@ -82,6 +90,12 @@ def read_space(path: str | Path) -> dict[str, Range]:
     given = read_yaml(path)
     if not given:
         raise UserError(f"{path}: the space is empty; {_usage('learning_rate', 'loguniform')}")
+    for key in given:
+        whole = next((one for one in given if key.startswith(f"{one}.")), None)
+        if whole:
+            raise UserError(
+                f"{path}: {key} is an entry of {whole}, which is searched as a whole; keep one"
+            )
     return {key: _range(key, value, path) for key, value in given.items()}
 
 
@@ -107,7 +121,8 @@ def _range(key: str, given: Any, path: str | Path) -> Range:
             f"{where} is a kind of search, no setting; {_usage('learning_rate', key)}, "
             "a line per setting"
         )
-    if key.partition(".")[0] in NOT_SEARCHED:
+    setting = key.partition(".")[0]
+    if setting in NOT_SEARCHED or setting.endswith("_FIELD"):
         raise UserError(
             f"{where} is no setting to search: trials with different values of it do not compare; "
             "give one value to all, in --config_files or as --key=value"
@@ -153,7 +168,17 @@ def _bounds(where: str, kind: str, values: list[Any]) -> tuple[Any, ...]:
         )
     if step and not 0 < step[0] <= high - low:
         raise UserError(f"{where}: the step of {kind} {values} is not between 0 and the range")
+    if step and (beyond := _beyond(low, high, step[0])):
+        last = float(Decimal(str(high)) - beyond)
+        raise UserError(
+            f"{where}: {kind} {values} does not end on a step; write [{low}, {last}, {step[0]}]"
+        )
     return tuple(values)
+
+
+def _beyond(low: float, high: float, step: float) -> Decimal:
+    """Return how far the end is beyond the last step, in the numbers as they are written."""
+    return (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
 
 
 def _storable(value: Any) -> Any:

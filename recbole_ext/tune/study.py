@@ -1,39 +1,30 @@
-"""The study: Optuna's, in one SQLite file that several processes may work on at once.
-
-A trial belongs to the process that holds its claim, a file lock that ends with the process however
-that is killed. A trial in work whose claim is free was killed; the next worker takes up that very
-trial, at the epoch where it was, so that none is lost and none counted twice. Trials are asked for
-under one lock, each with a seed of its own: their number and their draws do not depend on how
-often the search was stopped.
-"""
+"""The study: Optuna's, in one SQLite file that several processes may work on at once."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recbole_ext.locks import InUse, lock, sole_use
+from recbole_ext.locks import lock
 from recbole_ext.tune.plan import Plan
 from recbole_ext.types import UserError
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.trial import FrozenTrial
 
 STORAGE = "study.db"
 NAME = "recbole-ext tune"
-MOST_ATTEMPTS = 3
-"""How often a trial is begun; one that kills its process each time is given up."""
 
 
-class OtherData(UserError):
-    """The data have changed since the study began: no fault of a trial's."""
+class OfAllTrials(UserError):
+    """What is wrong with the data of all trials: no fault of one, which is taken up later."""
 
 
 def need_optuna() -> None:
@@ -53,36 +44,72 @@ def open_study(plan: Plan) -> Study:
         UserError: The storage is damaged, or of another search.
     """
     import optuna
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = plan.folder / STORAGE
+    with usable(path, RuntimeError), lock(path):  # which is what another version's table gives
+        # an address of SQLAlchemy's would take "?" and "{" in the path for something else
+        connect = partial(sqlite3.connect, path.resolve(), timeout=60, check_same_thread=False)
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{STORAGE}", engine_kwargs={"creator": connect}
+        )
+        others = [name for name in optuna.get_all_study_names(storage) if name != NAME]
+        if others:
+            raise UserError(
+                f"{path} is the storage of another study ({', '.join(others)}); name another "
+                "--output_dir"
+            )
+        study = _made(storage, plan)
+        _identify(study, plan, path)
+    return study
+
+
+@contextmanager
+def usable(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """Say in one sentence what is wrong with the storage, at whatever it is found.
+
+    Args:
+        path: The storage.
+        more: Errors that are the storage's here.
+
+    Raises:
+        UserError: It is damaged, or cannot be written.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        with lock(path):
-            storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
-            )
-            others = [name for name in optuna.get_all_study_names(storage) if name != NAME]
-            if others:
-                raise UserError(
-                    f"{path} is the storage of another study ({', '.join(others)}); name another "
-                    "--output_dir"
-                )
-            study = optuna.create_study(
-                storage=storage,
-                study_name=NAME,
-                direction="maximize" if plan.is_bigger_better else "minimize",
-                pruner=optuna.pruners.MedianPruner() if plan.prune else optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
-            _identify(study, plan, path)
-    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        yield
+    except (SQLAlchemyError, StorageInternalError, *more) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise UserError(
-            f"{path} cannot be used as a storage ({reason}); name another --output_dir"
+            f"{path} cannot be used as a storage ({reason}); free space if the disk is full and "
+            "give the same command once more, or name another --output_dir"
         ) from error
+
+
+def _made(storage: Any, plan: Plan) -> Study:
+    import optuna
+
+    direction = "maximize" if plan.is_bigger_better else "minimize"
+    make = partial(
+        optuna.create_study,
+        storage=storage,
+        study_name=NAME,
+        direction=direction,
+        pruner=optuna.pruners.MedianPruner() if plan.prune else optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    study = make()
+    if _is_empty(study) and study.direction.name.lower() != direction:
+        # made for another metric by a command that was killed before it said so
+        optuna.delete_study(study_name=NAME, storage=storage)
+        study = make()
     return study
+
+
+def _is_empty(study: Study) -> bool:
+    return "identity" not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def _identify(study: Study, plan: Plan, path: Path) -> None:
@@ -92,11 +119,10 @@ def _identify(study: Study, plan: Plan, path: Path) -> None:
         UserError: Naming what is different.
     """
     ours = json.loads(json.dumps(plan.identity, default=str))
-    theirs = study.user_attrs.get("identity")
-    if theirs is None and not study.get_trials(deepcopy=False):
+    if _is_empty(study):
         study.set_user_attr("identity", ours)
         return
-    theirs = theirs or {}
+    theirs = study.user_attrs.get("identity", {})
     for key in ("model", "dataset", "space", *sorted(ours | theirs)):
         if ours.get(key) != theirs.get(key):
             raise UserError(
@@ -109,71 +135,16 @@ def check_data(study: Study, fingerprint: str) -> None:
     """Keep the data's fingerprint; refuse data that are others than those of the trials before.
 
     Raises:
-        OtherData: They have changed.
+        OfAllTrials: They have changed.
     """
     known = study.user_attrs.get("dataset_fingerprint")
     if known is None:
         study.set_user_attr("dataset_fingerprint", fingerprint)
     elif known != fingerprint:
-        raise OtherData(
+        raise OfAllTrials(
             "the data have changed since the study began, and trials on other data do not "
             "compare; put them back, or name another --output_dir"
         )
-
-
-@contextmanager
-def claimed(study: Study, plan: Plan) -> Iterator[Trial | None]:
-    """Hold the next trial: one that was killed, or a new one; ``None`` where there are enough."""
-    with ExitStack() as held:
-        with lock(plan.folder / STORAGE):
-            trial = _killed_trial(study, plan, held) or _new_trial(study, plan, held)
-        yield trial
-
-
-def _killed_trial(study: Study, plan: Plan, held: ExitStack) -> Trial | None:
-    from optuna import Trial
-    from optuna.trial import TrialState
-
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        try:
-            held.enter_context(_claim(plan, frozen.number))
-        except InUse:
-            continue
-        _seed(study, plan, frozen.number)
-        # the only way to a trial that another process began; its parameters are in the storage
-        trial = Trial(study, frozen._trial_id)
-        attempts = int(frozen.user_attrs.get("attempts", 0))
-        if attempts < MOST_ATTEMPTS:
-            trial.set_user_attr("attempts", attempts + 1)
-            return trial
-        trial.set_user_attr("note", f"given up: it was killed {attempts} times")
-        study.tell(trial, state=TrialState.FAIL)
-    return None
-
-
-def _new_trial(study: Study, plan: Plan, held: ExitStack) -> Trial | None:
-    number = len(study.get_trials(deepcopy=False))
-    if number >= plan.n_trials:
-        return None
-    held.enter_context(_claim(plan, number))
-    _seed(study, plan, number)
-    trial = study.ask()
-    trial.set_user_attr("attempts", 1)
-    return trial
-
-
-def _claim(plan: Plan, number: int) -> Any:
-    folder = plan.folder / "claims" / str(number)
-    folder.mkdir(parents=True, exist_ok=True)
-    return sole_use(folder, what=f"trial {number},")
-
-
-def _seed(study: Study, plan: Plan, number: int) -> None:
-    """Seed the draws of one trial: with one seed for all a resumed search would repeat itself."""
-    import optuna
-
-    mixed = np.random.SeedSequence([plan.config["seed"], number]).generate_state(1)
-    study.sampler = optuna.samplers.TPESampler(seed=int(mixed[0]))
 
 
 def folder_of(plan: Plan, number: int) -> Path:

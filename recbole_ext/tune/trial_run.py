@@ -14,6 +14,7 @@ from recbole_ext.quick_start import Run, run
 from recbole_ext.resume import place_of
 from recbole_ext.tune.plan import Plan
 from recbole_ext.tune.prune import Prune, Reported
+from recbole_ext.tune.study import OfAllTrials
 
 
 class TrialRun(Run):
@@ -45,9 +46,14 @@ class TrialRun(Run):
         return [self._prune]
 
     def load_data(self) -> None:
-        """Load the data, which must be those of all trials."""
+        """Load the data, which must be those of all trials, and have a validation set."""
         super().load_data()
         self._check_data(self.dataset.fingerprint)
+        if not self.valid_data:
+            raise OfAllTrials(
+                "eval_args.split leaves no validation set, and nothing would decide between the "
+                "trials; give it one, and another --output_dir"
+            )
 
     def _test(self, trainer: Any) -> dict[str, float]:
         return super()._test(trainer) if self._tests else {}

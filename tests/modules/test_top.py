@@ -42,6 +42,16 @@ def test_indices_are_those_of_topk(kind: str, k: int) -> None:
     assert torch.equal(top_items(scores, k), scores.topk(k).indices)
 
 
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_which_of_the_equal_ones_is_last_is_topk_s_choice(k: int) -> None:
+    """The first k - 1 are clear, and twenty items share the last place."""
+    scores, generator = scores_of(""), torch.Generator().manual_seed(2)
+    last = scores.topk(k).values[:, -1:]  # [9, 1]
+    places = torch.randint(0, scores.shape[1], (9, 20), generator=generator)
+    scores.scatter_(1, places, last.expand(-1, 20))
+    assert torch.equal(top_items(scores, k), scores.topk(k).indices)
+
+
 def test_all_items_are_ranked():
     scores = torch.randn(3, 7)
     assert torch.equal(top_items(scores, 7), scores.topk(7).indices)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recbole_ext.models.accelerate import accelerated
+from recbole_ext.trainer import batch_hooks
 from recbole_ext.types import UserError
 from tests.trainer.training import prepare
 
@@ -50,6 +51,23 @@ def test_the_losses_are_the_same(model, through, tiny_settings, tmp_path):
     assert len(as_it_is) == 2 and as_it_is[0] != as_it_is[1]
     for ours, theirs in zip(compiled, as_it_is, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_the_named_losses_of_our_models_are_what_is_compiled(monkeypatch, tiny_settings, tmp_path):
+    """Without torch's compiler, which takes its time over such a model."""
+    called = []
+
+    def seen(compute: Any) -> Any:
+        def call(interaction: Any) -> Any:
+            called.append(compute.__name__)
+            return compute(interaction)
+
+        return call
+
+    monkeypatch.setattr(batch_hooks, "compiled", seen)
+    settings = {**tiny_settings, "torch_compile": True, "epochs": 1, "contrast": "su"}
+    prepare("DuoRec", settings, tmp_path / "run").fit()
+    assert set(called) == {"losses"}
 
 
 @pytest.mark.slow

@@ -48,6 +48,12 @@ def told(
         ),
         ("n_layers: {int: [1, 2]}", [], "'n_layers' is a setting of"),
         ("embedding_size: {uniform: [8, 16.5]}", [], "space.yaml: embedding_size takes int"),
+        ("embedding_size: {quniform: [8, 64, 8]}", [], "space.yaml: embedding_size takes int"),
+        (
+            "callbacks: {choice: [[{EarlyStop: {metric: ndcg@10}}], [{EarlyStp: {}}]]}",
+            [],
+            "EarlyStp",
+        ),
         ("learning_rate: {uniform: [0, 0.1]}", [], "learning_rate must be greater than 0"),
         (
             "learning_rate: {uniform: [0.1, 0.01]}",
@@ -60,6 +66,14 @@ def told(
             ["--learning_rate=0.1"],
             "learning_rate is searched (space.yaml) and given as --learning_rate",
         ),
+        (
+            "train_neg_sample_args: {choice: [{sample_num: 1}, {sample_num: 2}]}",
+            ["--train_neg_sample_args.sample_num=3"],
+            "train_neg_sample_args is searched (space.yaml) and given as --train_neg_sample_args.s",
+        ),
+        (GOOD, ["--eval_step=0"], "eval_step is 0: no epoch would be validated"),
+        (GOOD, ["--epochs=2", "--eval_step=3"], "eval_step is 3 and epochs 2: no epoch would be"),
+        ("epochs: {int: [1, 9]}", ["--eval_step=3"], "eval_step is 3 and epochs 1: no epoch would"),
         (GOOD, ["--nproc=2"], "nproc: a trial is trained in one process"),
         (GOOD, ["--trials=0"], "--trials takes a number from 1 up, not '0'"),
         (GOOD, ["--prune=perhaps"], "--prune takes True or False, not 'perhaps'"),
@@ -80,6 +94,19 @@ def test_a_folder_of_a_run_is_refused(told, tiny_data_path):
     (place / "config.yaml").write_text(json.dumps({}))
     said = told(GOOD, "--space=space.yaml", f"--output_dir={place}")
     assert f"{place} holds a run (config.yaml); name another --output_dir" in said
+
+
+def test_ctrl_c_says_how_it_goes_on(tiny_data_path, tmp_path, monkeypatch, capsys):
+    def stopped(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "need_optuna", lambda: None)
+    monkeypatch.setattr(command, "search", stopped)
+    (tmp_path / "space.yaml").write_text(GOOD)
+    common = ["tune", "--model=BPR", "--dataset=tiny", f"--data_path={tiny_data_path}"]
+    assert main([*common, "--use_gpu=False", "--space=space.yaml"]) == 130
+    assert "interrupted; give the same command once more" in capsys.readouterr().err
 
 
 def test_optuna_is_missed_late_and_by_name(monkeypatch, capsys):

@@ -18,49 +18,15 @@ optuna = pytest.importorskip("optuna", reason="needs optuna, of the extra [tune]
 
 from recbole_ext.quick_start import run  # noqa: E402
 from recbole_ext.settings_reading import read_yaml  # noqa: E402
-from recbole_ext.trainer.run_log import RunLog  # noqa: E402
-from recbole_ext.tune import search as searching  # noqa: E402
-from recbole_ext.tune.plan import Plan, plan_of  # noqa: E402
+from recbole_ext.tune.claims import claimed  # noqa: E402
+from recbole_ext.tune.plan import Plan  # noqa: E402
 from recbole_ext.tune.prune import Prune  # noqa: E402
 from recbole_ext.tune.search import search  # noqa: E402
-from recbole_ext.tune.study import claimed, folder_of, open_study  # noqa: E402
-from recbole_ext.tune.trial_run import Outcome, TrialRun  # noqa: E402
-from recbole_ext.types import UserError  # noqa: E402
+from recbole_ext.tune.space import Range  # noqa: E402
+from recbole_ext.tune.study import open_study  # noqa: E402
+from recbole_ext.tune.trial_run import TrialRun  # noqa: E402
 
-SPACE = "learning_rate: {loguniform: [1e-4, 0.3]}\nembedding_size: {choice: [4, 8]}\n"
 FORK = multiprocessing.get_context("fork")  # a new interpreter takes seconds to import torch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_curves() -> Iterator[None]:
-    """Draw no ``curves.png``: half the time of a trial on the tiny data."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunLog, "draw", lambda self, metric: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def plan_in(tiny_data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
-    """Folder -> the plan of a search there."""
-    space = tmp_path_factory.mktemp("space") / "space.yaml"
-    space.write_text(SPACE)
-    settings = {
-        "model": "BPR",
-        "dataset": "tiny",
-        "data_path": str(tiny_data_path),
-        "use_gpu": False,
-        "epochs": 2,
-        "train_batch_size": 64,
-        "topk": [5],
-        "metrics": ["NDCG"],
-        "valid_metric": "NDCG@5",
-    }
-
-    def plan(folder: Path, n_trials: int, **changed: Any) -> Plan:
-        (folder / "claims").mkdir(parents=True, exist_ok=True)
-        return plan_of(folder, {**settings, **changed}, str(space), n_trials)
-
-    return plan
 
 
 @pytest.fixture(scope="module")
@@ -190,113 +156,22 @@ def test_two_workers_share_the_trials(plan_in, tmp_path):
     assert len(open_study(plan).user_attrs["tested"]) == 1
 
 
-def test_the_weights_of_a_winner_told_meanwhile_are_kept(plan_in, tmp_path, monkeypatch):
-    plan = plan_in(tmp_path, 2)
+def test_a_kill_between_two_draws_changes_none_of_them(finished, plan_in, tmp_path, monkeypatch):
+    """The second value is not the one that the first would have been of."""
+    whole, _, _ = finished
+    plan, draw = plan_in(tmp_path, 1), Range.suggest
+
+    def die(self: Range, trial: Any, key: str) -> Any:
+        if key == "embedding_size":
+            raise SystemExit(1)
+        return draw(self, trial, key)
+
     study = open_study(plan)
-    first, second = study.ask(), study.ask()
-    study.tell(first, 0.1)
-    weights = [folder_of(plan, number) / "best.pt" for number in (0, 1)]
-    for path in weights:
-        path.parent.mkdir(parents=True)
-        path.touch()
-    read, told = study.get_trials, []
-
-    def told_after(*args: Any, **kwargs: Any) -> list[Any]:
-        trials = read(*args, **kwargs)
-        if not told:
-            told.append(study.tell(second, 0.2))  # as another worker does at any time
-        return trials
-
-    monkeypatch.setattr(study, "get_trials", told_after)
-    searching._drop_checkpoints(study, plan)
-    assert told and weights[1].exists()
-    searching._drop_checkpoints(study, plan)
-    assert [path.exists() for path in weights] == [False, True]
-
-
-def test_a_trial_in_work_is_not_taken_and_one_that_was_left_is(plan_in, tmp_path):
-    plan = plan_in(tmp_path, 2)
-    study = open_study(plan)
-    with claimed(study, plan) as first, claimed(study, plan) as second:
-        assert (first.number, second.number) == (0, 1)
-        with claimed(study, plan) as third:
-            assert third is None
-    with claimed(study, plan) as again:
-        assert again.number == 0
-    assert len(study.get_trials()) == 2
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Lets trials do what a function of the values says instead of training."""
-
-    def script(function: Any) -> None:
-        def train(plan: Plan, values: dict[str, Any], *rest: Any) -> Outcome:
-            return Outcome(function(values), False, {"n_epochs": 1, "test": {}})
-
-        monkeypatch.setattr(searching, "train", train)
-
-    return script
-
-
-def failing(error: BaseException) -> Callable[[Any], float]:
-    def fail(values: Any) -> float:
-        raise error
-
-    return fail
-
-
-def test_trials_that_fail_count_and_three_alone_end_the_search(plan_in, tmp_path, scripted):
-    plan, said = plan_in(tmp_path, 5), []
-    scripted(failing(UserError("hidden_size 7 is no multiple of n_heads 2")))
-    with pytest.raises(UserError, match="the first 3 trials failed, the last with: hidden_size 7"):
-        search(plan, said.append)
-    assert len(said) == 3 and "failed: hidden_size 7 is no multiple" in said[2]
-
-
-def test_a_full_disk_is_no_fault_of_the_trial(plan_in, tmp_path, scripted):
-    plan = plan_in(tmp_path, 2)
-    full = UserError("cannot write best.pt: No space left on device")
-    full.__cause__ = OSError(28, "No space left on device")
-    scripted(failing(full))
-    with pytest.raises(UserError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Range, "suggest", die)
         search(plan, lambda line: None)
-    states = [one.state.name for one in open_study(plan).get_trials()]
-    assert states == ["RUNNING"]
-
-
-def test_a_trial_that_kills_its_process_each_time_is_given_up(plan_in, tmp_path, scripted):
-    plan = plan_in(tmp_path, 1)
-    scripted(failing(SystemExit(1)))  # out of memory, say: nothing of the trial is told
-    for _ in range(3):
-        with pytest.raises(SystemExit):
-            search(plan, lambda line: None)
-    with pytest.raises(UserError, match="none of 1 trials was finished"):
-        search(plan, lambda line: None)
-    (only,) = open_study(plan).get_trials()
-    assert (only.state.name, only.user_attrs["note"]) == ("FAIL", "given up: it was killed 3 times")
-
-
-def test_other_data_end_the_search(plan_in, tmp_path, finished):
-    plan = plan_in(tmp_path, 1)
-    open_study(plan).set_user_attr("dataset_fingerprint", "of other files")
-    with pytest.raises(UserError, match="the data have changed since the study began"):
-        search(plan, lambda line: None)
-
-
-def test_a_storage_of_another_study_is_refused(finished, plan_in, tmp_path):
-    plan, _, _ = finished
-    other = plan_in(plan.folder, 8, epochs=3)
-    with pytest.raises(UserError, match="another study: epochs is 2 there and 3 here"):
-        open_study(other)
-    optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="mine")
-    with pytest.raises(UserError, match=r"study\.db is the storage of another study \(mine\)"):
-        open_study(plan_in(tmp_path, 8))
-
-
-def test_a_damaged_storage_is_named(plan_in, tmp_path):
-    (tmp_path / "study.db").write_bytes(b"no database" * 100)
-    with pytest.raises(
-        UserError, match=r"study\.db cannot be used as a storage \(.*not a database"
-    ):
-        open_study(plan_in(tmp_path, 1))
+    (half,) = study.get_trials()
+    assert list(half.params) == ["learning_rate"]
+    with claimed(study, plan) as trial:
+        values = {key: one.suggest(trial, key) for key, one in plan.space.items()}
+    assert values == open_study(whole).get_trials()[0].params

@@ -84,6 +84,19 @@ def test_corners_have_every_end_and_every_choice():
     assert corners(space) == [{"a": 0.0, "b": 1}, {"a": 1.0, "b": 2}, {"a": 0.0, "b": 3}]
 
 
+def test_the_ends_of_a_range_are_what_is_drawn_from_it():
+    """A number between two whole ones is none, so an ``int`` setting must not let the ends pass."""
+    assert [type(end) for end in Range("quniform", (8, 64, 8)).ends] == [float, float]
+    assert [type(end) for end in Range("uniform", (8, 64)).ends] == [float, float]
+    assert [type(end) for end in Range("logint", (8, 64)).ends] == [int, int]
+
+
+def test_a_range_may_end_on_any_of_its_steps(tmp_path):
+    """In the numbers as they are written: 0.3 / 0.1 is no whole number to the machine."""
+    space = space_of(tmp_path, "a: {quniform: [0.0, 0.3, 0.1]}\nb: {quniform: [1e-4, 1e-3, 1e-4]}")
+    assert [one.values[1] for one in space.values()] == [0.3, 1e-3]
+
+
 def test_the_space_of_the_documentation_can_be_read(tmp_path):
     page = (ROOT / "docs" / "tune.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -105,6 +118,10 @@ def test_the_space_of_the_documentation_can_be_read(tmp_path):
         ("a: {uniform: [0, .inf]}", "uniform takes 2 numbers"),
         ("a: {quniform: [0, 1]}", "quniform takes 3 numbers, as [0.0, 0.5, 0.1]"),
         ("a: {quniform: [0, 1, 2]}", "the step of quniform [0, 1, 2] is not between"),
+        (
+            "a: {quniform: [0.1, 1, 0.4]}",
+            "quniform [0.1, 1, 0.4] does not end on a step; write [0.1, 0.9, 0.4]",
+        ),
         ("a: {loguniform: [-8, 0]}", "above 0, as [1e-4, 1e-2] (RecBole's exponents -8,0 are"),
         ("a: {logunifrom: [1, 2]}", "no kind 'logunifrom'; did you mean 'loguniform'"),
         ("a: [1, 2]", "a needs one kind of search; write a: {choice: [32, 64, 128]}"),
@@ -113,8 +130,19 @@ def test_the_space_of_the_documentation_can_be_read(tmp_path):
         ("a: {choice: [1, true]}", "has a value twice"),
         ("a: {choice: [3, null]}", "has an empty value"),
         ("choice: {embedding_size: [8, 16]}", "choice is a kind of search, no setting"),
+        (
+            "a: {choice: [{b: 1}, {b: 2}]}\na.b: {int: [1, 4]}",
+            "a.b is an entry of a, which is searched as a whole; keep one",
+        ),
         ("seed: {int: [1, 9]}", "seed is no setting to search"),
         ("eval_args.order: {choice: [RO, TO]}", "eval_args.order is no setting to search"),
+        *(
+            (f"{key}: {{choice: [1, 2]}}", f"{key} is no setting to search")
+            for key in (
+                *("threshold", "benchmark_filename", "LABEL_FIELD", "USER_ID_FIELD", "repeatable"),
+                *("metric_decimal_place", "valid_metric_bigger"),
+            )
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, text, complaint):

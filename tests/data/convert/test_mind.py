@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from recbole_ext.data.build import create_dataset, create_loaders
 from recbole_ext.data.convert import mind_conversion
 from recbole_ext.data.convert.mind import seconds
 from recbole_ext.data.convert.mind_conversion import convert_mind
-from recbole_ext.data.convert.mind_files import find_sources
+from recbole_ext.data.convert.mind_files import DAY, Source, Split, find_sources
 from tests.data.convert.samples import rows, write
 
 INTER = [
@@ -149,6 +150,20 @@ def test_every_news_has_a_row_described_or_not_shown_or_not(folders, tmp_path):
     assert done.rows_without_text == 5  # three of N6 and two of N5
 
 
+def test_a_day_begins_at_midnight():
+    one, split = Source("train", Path("x"), None), Split(2 * DAY, 3 * DAY)
+    times = [2 * DAY - 1, 2 * DAY, 3 * DAY - 1, 3 * DAY]
+    assert [split.part(one, time) for time in times] == ["train", "valid", "valid", "test"]
+
+
+def test_impressions_that_no_metric_counts_are_said(folders, tmp_path, capsys):
+    write(folders / "MINDsmall_dev" / "behaviors.tsv", DEV[0].replace("-0", "-1"), DEV[1])
+    write(folders / "MINDsmall_train" / "behaviors.tsv", TRAIN[0].replace("-1", "-0"), *TRAIN[1:])
+    assert main(["convert", "mind", f"--source={folders}", f"--out={tmp_path / 'm'}"]) == 0
+    said = "  2 impressions have clicks alone, or none: no metric counts them"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_one_folder_is_split_by_its_days(folders, tmp_path):
     """And its files may be packed."""
     train = folders / "MINDsmall_train"
@@ -181,6 +196,7 @@ BAD = [
     ("9\tU1\t11/9/2019 1:00:00 AM\tN1\tN4-2", "'N4-2' is no news with its label, as N55689-1"),
     ("9\tU1\t11/31/2019 1:00:00 AM\tN1\tN4-1", "day is out of range for month"),
     ("9\tU1\t11/9/2019 13:00:00 AM\tN1\tN4-1", "is no time as 11/15/2019 8:55:22 AM"),
+    ("9\tU1\t11/9/2019 0:30:00 AM\tN1\tN4-1", "is no time as 11/15/2019 8:55:22 AM"),
     ("9\t\t11/9/2019 1:00:00 AM\tN1\tN4-1", "'' is no id"),
     ("9\tU1\t11/9/2019 1:00:00 AM\tN1 NA\tN4-1", "'NA' is no id"),
     ("2\tU1\t11/9/2019 1:00:00 AM\tN1\tN4-1", "impression 2 was there before"),
@@ -197,13 +213,14 @@ def test_malformed_lines_are_counted_and_named(folders, tmp_path, capsys):
         (named,) = source["first_malformed"]
         assert named["line"] == 4 and reason in named["reason"]
         assert done.parts["train"].impressions == 2
-    bad_news = ("N1\tsports", news("N5").replace("[]", "[{", 1), news("N6").replace("[]", ""))
+    bad_news = ["N1\tsports", news("N5").replace("[]", "[{", 1), news("N6").replace("[]", "")]
+    bad_news.append(news("N3", of_title=[{"WikidataId": "Q1"}], of_abstract=[entity("Q1", "1")]))
     write(folders / "MINDsmall_train" / "news.tsv", news("N4"), *bad_news)
     arguments = [f"--source={folders}", f"--out={tmp_path / 'm'}", "--overwrite"]
     assert main(["convert", "mind", *arguments]) == 0
     out = capsys.readouterr().out
-    assert "news.tsv: 1 of 4 lines are malformed and left out (line 2: 2 cells instead of 8)" in out
-    assert "  1 lists of entities that cannot be read were left empty" in out
+    assert "news.tsv: 1 of 5 lines are malformed and left out (line 2: 2 cells instead of 8)" in out
+    assert "  3 lists of entities that cannot be read were left empty" in out
     assert "behaviors.tsv: 1 of 4 lines are malformed and left out (line 4: impression 2" in out
 
 
@@ -275,6 +292,12 @@ def test_what_cannot_be_meant_is_one_sentence_and_writes_nothing(folders, tmp_pa
     bare = write(tmp_path / "bare" / "behaviors.tsv", *TRAIN).parent
     empty = write(tmp_path / "empty" / "behaviors.tsv").parent
     write(empty / "news.tsv", news("N4"))
+    at_once = write(tmp_path / "at_once" / "behaviors.tsv", TRAIN[2]).parent  # as validation ends
+    write(at_once / "news.tsv", news("N4"))
+    two = tmp_path / "two"
+    for size in ("small", "large"):
+        write(two / f"MIND{size}_train" / "behaviors.tsv", *TRAIN)
+        write(two / f"MIND{size}_dev" / "behaviors.tsv", *DEV)
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments, sentence in [
         ([f"--source={tmp_path / 'nowhere'}"], "--source: there is no folder"),
@@ -285,6 +308,8 @@ def test_what_cannot_be_meant_is_one_sentence_and_writes_nothing(folders, tmp_pa
         ([f"--source={short}", f"--dev={dev}"], "of 1 days, and 1 of them are held out by time"),
         ([f"--source={dev}", f"--dev={train}"], "of 1 days, and 1 of them are held out by time"),
         ([f"--source={train}", f"--dev={train}"], "has an impression before the last one of"),
+        ([f"--source={train}", f"--dev={at_once}"], "has an impression before the last one of"),
+        ([f"--source={two}"], "two has no behaviors.tsv; name the folder that a zip of MIND was"),
         ([f"--source={train}", f"--dev={empty}"], "has no impressions; is it whole?"),
         ([f"--source={empty}"], "has no impressions; is it whole?"),
         ([f"--source={unlabelled}"], "none of its 1 lines can be read (line 1: 'N4' is no news w"),
