@@ -4,7 +4,8 @@
     python benchmarks/news_loading.py --share=0.1
 
 The data are numbers by chance in the form of ``recbole-ext convert mind``; the sizes are those of
-the data's own description: 156,965 impressions of training, 73,152 of dev, 94,057 users, 65,238 news.
+the data's own description: 156,965 impressions of training, 73,152 of dev, 94,057 users and 65,238
+news.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main() -> None:
             for batch in loader:
                 n += len(batch[0] if isinstance(batch, tuple) else batch)
             seconds = time.perf_counter() - began
-            print(f"an epoch's {name:<9}{peak_gib():5.2f} GiB  {seconds:6.1f} s  {n:,} rows in batches")
+            print(f"an epoch's {name:<9}{peak_gib():5.2f} GiB  {seconds:6.1f} s  {n:,} rows")
         rows = loaders[2].dataset.inter_feat
         scores = np.random.default_rng(0).random(len(rows))
         began = time.perf_counter()

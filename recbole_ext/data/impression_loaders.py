@@ -24,6 +24,12 @@ class RowsLoader(TrainDataLoader):
         self._set_neg_sample_args(config, dataset, InputType.POINTWISE, negatives)
         is_clicked = dataset.inter_feat[config["LABEL_FIELD"]] > 0  # [R]
         self.clicks, self.others = is_clicked.nonzero()[:, 0], (~is_clicked).nonzero()[:, 0]
+        if not len(self.clicks) or not len(self.others):
+            has = "clicks alone" if len(self.clicks) else "no click"
+            raise UserError(
+                f"the training part has {has}, and a model learns from clicks beside non-clicks; "
+                f"see LABEL_FIELD ({config['LABEL_FIELD']})"
+            )
         self.sample_size = self._choose(config, dataset)
         NegSampleDataLoader.__init__(self, config, dataset, sampler, shuffle=shuffle)
 
@@ -85,7 +91,7 @@ class BalancedLoader(RowsLoader):
         return 2 * len(self.clicks)
 
     def collate_fn(self, index: Any) -> Any:
-        """Return the joined rows: of the first half of the places clicks, of the other non-clicks."""
+        """Return the joined rows: clicks of the first half of the places, non-clicks of the other."""
         places = torch.as_tensor(np.array(index))  # [B]
         drawn = self.others[torch.randint(len(self.others), places.shape)]  # [B]
         clicks = self.clicks[places % len(self.clicks)]  # [B]

@@ -48,20 +48,24 @@ def import_vectors(
     mapping: str = "",
     token: str | None = None,
 ) -> None:
-    """Take over vectors: RecBole's file of additional_feat_suffix, or MMRec's .npy and its mapping.
+    """Take over vectors: RecBole's file of additional_feat_suffix, or an .npy array and its tokens.
 
     Args:
         feature: Where to.
         kept: What is kept.
         file: <dataset>.<suffix> with a column of type float_seq, or an .npy array.
-        mapping: To an .npy array: the table with the number of each item in itemID.
-        token: Its column of tokens, where there are several.
+        mapping: To an .npy array: MMRec's table with the number of each item in itemID, or a .json
+            list of the tokens of its rows.
+        token: Of a table, its column of tokens, where there are several.
     """
     path = _checked(file, mapping, "import")
-    if mapping:
+    is_list = Path(mapping).suffix == ".json"
+    if token is not None and (is_list or not mapping):
+        raise UserError("--token names a column of a table --mapping; leave it out without one")
+    if is_list:
+        contents = exchange.read_listed(path, Path(mapping))
+    elif mapping:
         contents = exchange.read_mmrec(path, Path(mapping), token)
-    elif token is not None:
-        raise UserError("--token names a column of --mapping; leave it out without one")
     else:
         contents = exchange.read_atomic_vectors(path)
     store = build(
@@ -101,6 +105,10 @@ def _checked(file: str, mapping: str, command: str) -> Path:
     if (Path(file).suffix == ".npy") != bool(mapping):
         raise UserError(
             f"features {command}: --mapping belongs to an .npy --file, and only to one; "
-            + ("leave it out" if mapping else "give --mapping=<the table that numbers the items>")
+            + (
+                "leave it out"
+                if mapping
+                else "give --mapping=<a table or .json list of its tokens>"
+            )
         )
     return Path(file)

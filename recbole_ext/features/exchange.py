@@ -1,7 +1,8 @@
-"""Features from and to the files of others: RecBole's additional atomic files, MMRec's arrays."""
+"""Features from and to the files of others: RecBole's additional atomic files, arrays of numpy."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -111,20 +112,14 @@ def read_mmrec(values: Path, mapping: Path, token: str | None = None) -> dict[st
     Raises:
         UserError: What does not fit.
     """
+    array = _array(values, mapping)
     try:
-        array = np.load(values, mmap_mode="r", allow_pickle=False)
         table = pd.read_csv(mapping, sep="\t", dtype=str)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"cannot read {values} and {mapping}: {error}; an array of numpy and a table with tabs "
             "are meant"
         ) from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{values} holds several arrays; save one by numpy.save")
-    if array.ndim != 2:
-        raise UserError(f"{values} has shape {array.shape}; save one of [items, size]")
-    if array.dtype.kind not in "fiub":
-        raise UserError(f"{values} holds no numbers ({array.dtype}); save an array of numbers")
     if "itemID" not in table:
         raise UserError(
             f"{mapping} has no column 'itemID' (its columns are {', '.join(table)}); name the one "
@@ -153,6 +148,56 @@ def read_mmrec(values: Path, mapping: Path, token: str | None = None) -> dict[st
     for name, number in zip(table[token], numbers, strict=True):
         _add(found, str(name), np.array(array[number], dtype=np.float32), str(mapping))
     return found
+
+
+def read_listed(values: Path, listed: Path) -> dict[str, np.ndarray]:
+    """Read an array, and the list of the tokens of its rows.
+
+    Args:
+        values: [N, D], as ``llm_embeddings.npy``.
+        listed: ``.json`` with a list of N tokens, in the order of the rows.
+
+    Raises:
+        UserError: What does not fit.
+    """
+    array = _array(values, listed)
+    try:
+        tokens = json.loads(listed.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"cannot read {listed}: {error}; a list of the tokens of {values} is meant"
+        ) from None
+    if not isinstance(tokens, list) or not all(isinstance(one, str | int) for one in tokens):
+        raise UserError(
+            f'{listed} is no list of tokens, as ["N1", "N2"]; write one for each row of {values}'
+        )
+    if len(tokens) != len(array):
+        raise UserError(
+            f"{listed} has {len(tokens)} tokens and {values} has {len(array)} rows; take the list "
+            "that was made for it"
+        )
+    found: dict[str, np.ndarray] = {}
+    for name, vector in zip(tokens, array, strict=True):
+        _add(found, str(name), np.array(vector, dtype=np.float32), str(listed))
+    return found
+
+
+def _array(values: Path, mapping: Path) -> np.ndarray:
+    """Open an array of numbers [N, D]."""
+    try:
+        array = np.load(values, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"cannot read {values} and {mapping}: {error}; an array of numpy and the tokens of its "
+            "rows are meant"
+        ) from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{values} holds several arrays; save one by numpy.save")
+    if array.ndim != 2:
+        raise UserError(f"{values} has shape {array.shape}; save one of [items, size]")
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{values} holds no numbers ({array.dtype}); save an array of numbers")
+    return array
 
 
 def write_atomic_vectors(store: FeatureStore, path: Path, token_field: str, field: str) -> int:

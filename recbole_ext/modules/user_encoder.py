@@ -1,4 +1,4 @@
-"""A user as attention over the news that were clicked: ``additive``, or ``multi_head`` before it."""
+"""A user as attention over the clicked news: ``additive``, or ``multi_head`` before it."""
 
 from __future__ import annotations
 

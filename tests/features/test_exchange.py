@@ -111,3 +111,31 @@ def test_arrays_that_do_not_fit(array, table, sentence, tmp_path):
     (tmp_path / "m.csv").write_text(table)
     with pytest.raises(UserError, match=sentence):
         exchange.read_mmrec(tmp_path / "f.npy", tmp_path / "m.csv")
+
+
+def test_an_array_and_the_list_of_its_tokens(tmp_path):
+    np.save(tmp_path / "f.npy", np.arange(6.0).reshape(3, 2))
+    (tmp_path / "ids.json").write_text('["N7", "N3", 5]')
+    found = exchange.read_listed(tmp_path / "f.npy", tmp_path / "ids.json")
+    assert {name: vector.tolist() for name, vector in found.items()} == {
+        **{"N7": [0, 1], "N3": [2, 3], "5": [4, 5]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [
+        ('["a"]', "has 1 tokens and .*f.npy has 2 rows"),
+        ('{"a": 0, "b": 1}', "is no list of tokens"),
+        ('["a", 1.5]', "is no list of tokens"),
+        ('["a", "a"]', "the token 'a' is there already"),
+        ("a, b", "cannot read .*ids.json"),
+        (None, "cannot read .*ids.json"),
+    ],
+)
+def test_lists_that_do_not_fit(listed, sentence, tmp_path):
+    np.save(tmp_path / "f.npy", np.ones((2, 3)))
+    if listed is not None:
+        (tmp_path / "ids.json").write_text(listed)
+    with pytest.raises(UserError, match=sentence):
+        exchange.read_listed(tmp_path / "f.npy", tmp_path / "ids.json")

@@ -41,7 +41,7 @@ def test_clicked_news_without_a_vector_are_passed_over(news_data):
     ("settings", "sentence"),
     [
         ({"text_feature": None}, "text_feature: name the stored vectors"),
-        ({"loss": "softmax"}, "loss: 'softmax' is none of impression_softmax, bce; did you mean"),
+        ({"loss": "impresion_softmax"}, "is none of impression_softmax, bce; did you mean 'impres"),
         ({"imbalance": "focal"}, "imbalance: focal is of loss: bce"),
         ({"loss": "bce", "imbalance": "both"}, "imbalance: 'both' is none of none, pos_weight"),
         ({"HISTORY_FIELD": "read"}, r"loaded without 'read' \(HISTORY_FIELD\).*news_on_"),

@@ -3,7 +3,8 @@
 Wu et al., NRMS (EMNLP-IJCNLP 2019), whose encoder of titles is replaced by a frozen encoder's
 vectors, as in Ekstra Bladet's benchmark (Kruse et al., RecSys Challenge 2024): news are those
 vectors under a linear map, a user is multi-head self-attention and additive attention over clicked
-news, a score is the product of both, and a click is compared with four non-clicks of its impression.
+news, a score is the product of both, and a click is compared with four non-clicks of its
+impression.
 
 News without a vector share a learned one as candidates, so that no row is left out; among the
 clicked they are passed over.

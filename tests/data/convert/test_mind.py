@@ -240,8 +240,8 @@ def test_it_says_what_it_did_and_what_to_do_next(folders, tmp_path, capsys, monk
         "  4 of 9 news have a text (44.44 %); 1 further rows about them",
         "  1 of these are in no impression and no history, and are kept",
         "  5 news without a text are kept: 5 of 11 rows show one",
-        "wrote conversion.json, news_on_small.yaml, small.item, small.test.inter, small.train.inter, small.user, "
-        "small.valid.inter, small.yaml in data/small",
+        "wrote conversion.json, news_on_small.yaml, small.item, small.test.inter, "
+        "small.train.inter, small.user, small.valid.inter, small.yaml in data/small",
         "run: python run_recbole_ext.py --model=DeepFM --dataset=small --data_path=data",
     ]
 
