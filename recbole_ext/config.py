@@ -3,8 +3,8 @@
 Precedence, weakest first: RecBole's defaults and ``properties/base.yaml`` < family < model <
 dataset < family on that dataset < the files beside the data (``<dataset>.yaml`` in the dataset's
 folder, then ``<family>_on_<dataset>.yaml``) < the user's files < ``config_dict`` < command line. A
-dotted key (``eval_args.mode``) sets one entry of a mapping. ``eval_args`` is merged entry by entry; every other mapping is replaced
-whole, as in RecBole.
+dotted key (``eval_args.mode``) sets one entry of a mapping. ``eval_args`` is merged entry by
+entry; every other mapping is replaced whole, as in RecBole.
 """
 
 from __future__ import annotations

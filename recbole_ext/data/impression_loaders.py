@@ -39,7 +39,9 @@ class RowsLoader(TrainDataLoader):
 
 
 class ClickLoader(RowsLoader):
-    """A row for each click, with ``neg_ratio`` non-clicks of its impression, drawn anew each time.
+    """A row for each click, with K non-clicks of its impression, drawn anew each time.
+
+    K is ``neg_ratio``, and ``hard_negative_pool`` where the model chooses among them.
 
     They stand in the field ``neg_item_id`` [B, K]. An impression with fewer repeats them, and a
     click of one without any, which has nothing to be compared with, is no row of training.
@@ -47,6 +49,8 @@ class ClickLoader(RowsLoader):
 
     def _choose(self, config: Any, dataset: Any) -> int:
         self.n_negatives = config["neg_ratio"]
+        if config["hard_negative_share"] > 0:
+            self.n_negatives = max(self.n_negatives, config["hard_negative_pool"])
         self.neg_item_id = config["NEG_PREFIX"] + dataset.iid_field
         field = config["IMPRESSION_FIELD"]
         impression = dataset.inter_feat[field]  # [R]
@@ -91,7 +95,7 @@ class BalancedLoader(RowsLoader):
         return 2 * len(self.clicks)
 
     def collate_fn(self, index: Any) -> Any:
-        """Return the joined rows: clicks of the first half of the places, non-clicks of the other."""
+        """Return the joined rows: clicks at the first half of the places, others at the rest."""
         places = torch.as_tensor(np.array(index))  # [B]
         drawn = self.others[torch.randint(len(self.others), places.shape)]  # [B]
         clicks = self.clicks[places % len(self.clicks)]  # [B]

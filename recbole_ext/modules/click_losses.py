@@ -21,6 +21,30 @@ def impression_softmax(logits: Tensor) -> Tensor:
     return -exact(logits).log_softmax(1)[:, 0].mean()
 
 
+def hardest(logits: Tensor, n: int, share: float) -> Tensor:
+    """Return the click and n of K non-clicks: those with the highest logits, then others.
+
+    The others are the first that are left, so of non-clicks in an order by chance they are drawn by
+    chance.
+
+    Args:
+        logits: [B, 1 + K]; the click stands first.
+        n: Non-clicks to keep, at most K.
+        share: Of the n that are the highest ones, in [0, 1].
+
+    Returns:
+        [B, 1 + n], with gradients for what is kept.
+    """
+    others = logits[:, 1:]  # [B, K]
+    n_hard = round(share * n)
+    hard = others.detach().topk(n_hard, 1).indices  # [B, h]
+    place = torch.arange(others.shape[1], device=logits.device).expand_as(others)  # [B, K]
+    # the hard ones before all, the others as they stand
+    rank = place.scatter(1, hard, -1)  # [B, K]
+    kept = rank.argsort(dim=1, stable=True)[:, :n]  # [B, n]
+    return torch.cat([logits[:, :1], others.gather(1, kept)], 1)
+
+
 def click_bce(logits: Tensor, labels: Tensor, pos_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy, a click counting ``pos_weight`` times; of logits that stay calibrated.
 

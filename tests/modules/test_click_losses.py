@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ext.modules.click_losses import click_bce, focal, impression_softmax, sampled_bce
+from recbole_ext.modules.click_losses import (
+    click_bce,
+    focal,
+    hardest,
+    impression_softmax,
+    sampled_bce,
+)
 
 LOGITS = np.array([-3.0, -0.5, 0.2, 1.0, 4.0])
 LABELS = np.array([0, 1, 0, 0, 1])
@@ -73,3 +79,14 @@ def test_the_scores_stay_probabilities_whatever_is_done_about_few_clicks():
     sampled = best_probability(lambda x, y: sampled_bce(x, y, 0.04), 0.5)
     assert sampled == pytest.approx(0.04, rel=0.01)
     assert best_probability(lambda x, y: focal(x, y, 2.0), 0.04) > 0.08  # and its page says so
+
+
+def test_the_hardest_are_kept_and_then_the_first_of_the_others():
+    logits = torch.tensor([[9.0, 1, 5, 2, 4, 3], [0.0, 5, 4, 3, 2, 1]], requires_grad=True)
+    assert hardest(logits, 3, 0.0).tolist() == [[9, 1, 5, 2], [0, 5, 4, 3]]
+    assert hardest(logits, 3, 1.0).sort(1).values.tolist() == [[3, 4, 5, 9], [0, 3, 4, 5]]
+    found = hardest(logits, 3, 1 / 3)
+    assert found[:, 0].tolist() == [9, 0]
+    assert found[:, 1:].sort(1).values.tolist() == [[1, 2, 5], [3, 4, 5]]
+    found.sum().backward()
+    assert logits.grad.tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0]]

@@ -6,7 +6,7 @@ joined to the batch as ids, and a score is the logit of a click. ``predict`` giv
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from recbole.data.dataloader import TrainDataLoader
@@ -21,9 +21,16 @@ from recbole_ext.models.refused_values import (
     check_fraction,
     check_not_negative,
     check_positive,
+    check_shares,
     check_words,
 )
-from recbole_ext.modules.click_losses import click_bce, focal, impression_softmax, sampled_bce
+from recbole_ext.modules.click_losses import (
+    click_bce,
+    focal,
+    hardest,
+    impression_softmax,
+    sampled_bce,
+)
 from recbole_ext.modules.click_score import SCORES, ClickScore
 from recbole_ext.modules.remembered import Remembered
 from recbole_ext.modules.user_encoder import USER_ENCODERS, UserEncoder
@@ -35,17 +42,50 @@ CHUNK = 8192
 """News that are encoded at a time in an evaluation."""
 
 
+class Places(NamedTuple):
+    """The news of a batch, each once.
+
+    Attributes:
+        ids: Distinct news [n].
+        history: Which of them was clicked before [B, L].
+        shown: Which of them was shown, the first of a row is the row's own [B, 1 + K].
+    """
+
+    ids: Tensor
+    history: Tensor
+    shown: Tensor
+
+
+class Scored(NamedTuple):
+    """What a batch's rows come to.
+
+    Attributes:
+        user: [B, D].
+        shown: [B, 1 + K, D].
+        logits: [B, 1 + K].
+    """
+
+    user: Tensor
+    shown: Tensor
+    logits: Tensor
+
+
 class NewsRecommender(ExtRecommender, GeneralRecommender):
     """Base of the family; a subclass writes ``encode_news`` and ``says_something``."""
 
     input_type = InputType.POINTWISE
+    hard_step: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.check_settings(config, dataset)
         self.HISTORY, self.LABEL = config["HISTORY_FIELD"], config["LABEL_FIELD"]
         self.loss, self.imbalance = config["loss"], config["imbalance"]
-        self.focal_gamma = config["focal_gamma"]
+        self.focal_gamma, self.neg_ratio = config["focal_gamma"], config["neg_ratio"]
+        self.hard_share = config["hard_negative_share"]
+        self.hard_steps = config["hard_negative_steps"]
+        if self.hard_share > 0:
+            self.register_buffer("hard_step", torch.zeros((), dtype=torch.long))
         self.prior = float((dataset.inter_feat[self.LABEL] > 0).double().mean())
         size = config["embedding_size"]
         self.user = UserEncoder(
@@ -68,12 +108,19 @@ class NewsRecommender(ExtRecommender, GeneralRecommender):
             },
         )
         check_positive(config, ["neg_ratio", "embedding_size", "query_size"])
+        check_positive(config, ["hard_negative_pool", "hard_negative_steps"])
+        check_shares(config, ["hard_negative_share"])
         check_not_negative(config, ["focal_gamma"])
         check_fraction(config, ["dropout_prob"])
         if config["loss"] == "impression_softmax" and config["imbalance"] != "none":
             raise UserError(
                 f"imbalance: {config['imbalance']} is of loss: bce; impression_softmax compares a "
                 "click with its own impression, so leave one of the two out"
+            )
+        if config["loss"] == "bce" and config["hard_negative_share"] > 0:
+            raise UserError(
+                f"hard_negative_share: {config['hard_negative_share']} is of loss: "
+                "impression_softmax; bce has each row by itself, so leave one of the two out"
             )
         if config["train_neg_sample_args"]["distribution"] != "none":
             raise UserError(
@@ -108,25 +155,32 @@ class NewsRecommender(ExtRecommender, GeneralRecommender):
 
     def losses(self, interaction: Any) -> Losses:
         """Return ``rec``, of clicks within their impression or of single rows."""
+        places = self._places(interaction)
+        scored = self._scored(self.encode_news(places.ids), places)
+        return {"rec": self._loss_of(scored.logits, interaction)}
+
+    def _places(self, interaction: Any) -> Places:
+        """Return the news of a batch, each once, and where they stand."""
         history, shown = interaction[self.HISTORY], interaction[self.ITEM_ID].unsqueeze(1)
         if self.loss == "impression_softmax":
             check_fields(self, interaction, [self.NEG_ITEM_ID])
             shown = torch.cat([shown, interaction[self.NEG_ITEM_ID]], 1)  # [B, 1 + K]
-        clicked, news = self._encoded(history, shown)  # [B, L, D], [B, 1 + K, D]
-        user = self.user(clicked, self.says_something(history))  # [B, D]
-        logits = self.score(user, news)  # [B, 1 + K]
-        return {"rec": self._loss_of(logits, interaction)}
+        flat = torch.cat([history.flatten(), shown.flatten()])  # [B L + B (1 + K)]
+        ids, place = flat.unique(return_inverse=True)  # [n], [B L + B (1 + K)]
+        first, second = place.split([history.numel(), shown.numel()])
+        return Places(ids, first.view_as(history), second.view_as(shown))
 
-    def _encoded(self, *ids: Tensor) -> list[Tensor]:
-        """Return the vectors of news in the shapes of their ids, each news encoded once."""
-        flat = torch.cat([part.flatten() for part in ids])
-        distinct, place = flat.unique(return_inverse=True)  # [n], [sum of sizes]
-        places = place.split([part.numel() for part in ids])
-        news = self.encode_news(distinct)  # [n, D]
-        return [news[p].view(*part.shape, -1) for p, part in zip(places, ids, strict=True)]
+    def _scored(self, news: Tensor, places: Places) -> Scored:
+        """Return users, shown news and their logits, of the vectors of the distinct news [n, D]."""
+        is_read = self.says_something(places.ids)[places.history]  # [B, L]
+        user = self.user(news[places.history], is_read)  # [B, D]
+        shown = news[places.shown]  # [B, 1 + K, D]
+        return Scored(user, shown, self.score(user, shown))
 
     def _loss_of(self, logits: Tensor, interaction: Any) -> Tensor:
         if self.loss == "impression_softmax":
+            if self.hard_share > 0:
+                logits = hardest(logits, self.neg_ratio, self._next_hard_share())
             return impression_softmax(logits)
         logits, labels = logits[:, 0], interaction[self.LABEL] > 0  # [B] each
         if self.imbalance == "focal":
@@ -135,6 +189,13 @@ class NewsRecommender(ExtRecommender, GeneralRecommender):
             return sampled_bce(logits, labels, self.prior)
         is_weighted = self.imbalance == "pos_weight"
         return click_bce(logits, labels, (1 - self.prior) / self.prior if is_weighted else 1.0)
+
+    def _next_hard_share(self) -> float:
+        """Return the share of hard negatives, which grows over the first steps of training."""
+        share = self.hard_share * min(1.0, self.hard_step.item() / self.hard_steps)
+        if self.training:
+            self.hard_step += 1
+        return share
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the probability that each row's news is clicked, [B]."""
