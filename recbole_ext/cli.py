@@ -56,6 +56,9 @@ HELP = {
     "diagnose": """\
   diagnose what is wrong with a run, its data or its model:
            recbole-ext diagnose --run=runs/BPR-ml-100k-...""",
+    "score": """\
+  score    newer data by a trained model of news, new news among them, without training:
+           recbole-ext score --run=runs/KGNewsRec-mind-... --dataset=today --out=today.tsv""",
     "candidates": """\
   candidates  stage one: the best items of every user by any trained model
            recbole-ext candidates --run=runs/SASRec-ml-100k-... --k=200 --history=mask
@@ -92,7 +95,7 @@ HELP = {
     "doctor": """\
   doctor   what is installed, what was repaired, what is missing""",
 }
-HELPED = ("images", "candidates", "rerank", "captions", "summaries", "diagnose")
+HELPED = ("images", "candidates", "rerank", "captions", "summaries", "diagnose", "score")
 _BODY = (
     "usage: recbole-ext {}\n\n{}\n\nExit codes: 0 done, 1 a failure, 2 bad input, 130/143 stopped."
 )
@@ -131,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "explain": _explain,
         "slices": _slices,
         "diagnose": partial(_run_in, "diagnose.command"),
+        "score": partial(_run_in, "score"),
         "candidates": _candidates,
         "rerank": partial(_run_in, "pipeline.rerank_arguments"),
         "pipeline": _pipeline,

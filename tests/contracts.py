@@ -38,6 +38,10 @@ class ModelContract:
         return self.make_config(tiny_data_path, tmp_path)
 
     @pytest.fixture
+    def gpu_config(self, tiny_data_path, tmp_path) -> Config:
+        return self.make_config(tiny_data_path, tmp_path, use_gpu=True, gpu_id="0")
+
+    @pytest.fixture
     def loaders(self, config) -> tuple[Any, Any, Any]:
         init_seed(config["seed"], True)
         return create_loaders(config, create_dataset(config))
@@ -191,8 +195,8 @@ class ModelContract:
                 assert not torch.equal(value, before[name]), f"{name} did not move"
 
     @pytest.mark.gpu
-    def test_cuda_agrees_with_the_cpu(self, tiny_data_path, tmp_path, loaders, net, test_batch):
-        config = self.make_config(tiny_data_path, tmp_path, use_gpu=True, gpu_id="0")
+    def test_cuda_agrees_with_the_cpu(self, gpu_config, loaders, net, test_batch):
+        config = gpu_config
         on_gpu = self.make_model(config, loaders[0].dataset, seed=9)
         on_gpu.load_state_dict(net.state_dict())
         on_gpu.load_other_parameter(net.other_parameter())

@@ -47,6 +47,7 @@ LAYERS = (
         "feature_commands",
         "data_commands",
         "slices_report",
+        "score",
     ),
     ("cli", "serving"),
     ("__main__",),

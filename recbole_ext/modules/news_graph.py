@@ -200,7 +200,7 @@ class MessageGraph(nn.Module):
         if kind not in self.features:
             return missing
         table = self.features[kind]
-        mapped = self.maps[kind](F.normalize(table.weight, dim=1))  # [m, D]
+        mapped = self.maps[kind](F.normalize(table.get_buffer("weight"), dim=1))  # [m, D]
         return torch.where(table.get_buffer("present").unsqueeze(1), mapped, missing)
 
     def train(self, mode: bool = True) -> MessageGraph:

@@ -36,6 +36,10 @@ class NewsContract(ModelContract):
     def config(cls, news_data, tmp_path_factory):
         return cls().of(news_data("text"), tmp_path_factory.mktemp("news"))
 
+    @pytest.fixture
+    def gpu_config(self, news_data, tmp_path):
+        return self.of(news_data("text"), tmp_path, use_gpu=True, gpu_id="0")
+
     @pytest.fixture(scope="class")
     @classmethod
     def loaders(cls, config):

@@ -46,6 +46,7 @@ KG_ENCODERS = ("sign", "sage", "gat")
 class KGNewsRec(NewsRecommender):
     """News of id, text and graph."""
 
+    of_training = (*NewsRecommender.of_training, "category_head.", "interest_head.")
     seen: Tensor
     category: Tensor
 
@@ -53,11 +54,13 @@ class KGNewsRec(NewsRecommender):
         super().__init__(config, dataset)
         size, text = config["embedding_size"], None
         maps, self.norm = {}, config["branch_norm"]
+        of_tokens = {}
         if config["use_id"]:
             self.id_embedding = nn.Embedding(self.n_items, config["id_embedding_size"])
             nn.init.normal_(self.id_embedding.weight, std=0.1)
             seen = ids_of_training(dataset, self.ITEM_ID, self.USER_ID, self.HISTORY)  # [N]
             self.register_buffer("seen", seen)
+            of_tokens |= dict.fromkeys(("id_embedding.weight", "seen"), self.ITEM_ID)
             maps["id"] = linear_map(config["id_embedding_size"], size)
         if config["text_feature"]:
             text = load_vectors(config, dataset, config["text_feature"], "text_feature")  # [N, F]
@@ -67,11 +70,14 @@ class KGNewsRec(NewsRecommender):
             members, tokens = entity_members(dataset, config["ENTITY_FIELD"])  # [N, W]
             stored = stored_entities(config, tokens)  # [E, F']
             self.graph = build_graph(config, members, text, stored, len(tokens))
+            if config["use_entity_id"]:
+                of_tokens["graph.entity_embedding.weight"] = config["ENTITY_FIELD"]
             maps["graph"] = linear_map(size, size)
         self.maps = nn.ModuleDict(maps)
         self.fusion = build_fusion("late", [1] * len(maps), size, late=config["fusion"])
         self.dropout = nn.Dropout(config["dropout_prob"])
         self.modality_dropout_prob = config["modality_dropout_prob"]
+        self.token_fields = of_tokens
         self._init_tasks(config, dataset)
 
     def _init_tasks(self, config: Any, dataset: Any) -> None:

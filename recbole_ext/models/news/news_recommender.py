@@ -6,6 +6,8 @@ joined to the batch as ids, and a score is the logit of a click. ``predict`` giv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -71,15 +73,24 @@ class Scored(NamedTuple):
 
 
 class NewsRecommender(ExtRecommender, GeneralRecommender):
-    """Base of the family; a subclass writes ``encode_news`` and ``says_something``."""
+    """Base of the family; a subclass writes ``encode_news`` and ``says_something``.
+
+    Attributes:
+        of_training: Prefixes of weights that no score needs; ``recbole-ext score`` leaves them.
+        token_fields: Weight or buffer with a row for each token of a field -> the field. All
+            others are good for other data too.
+    """
 
     input_type = InputType.POINTWISE
+    of_training: tuple[str, ...] = ("hard_step",)
+    token_fields: Mapping[str, str] = MappingProxyType({})
     hard_step: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.check_settings(config, dataset)
         self.HISTORY, self.LABEL = config["HISTORY_FIELD"], config["LABEL_FIELD"]
+        self.IMPRESSION = config["IMPRESSION_FIELD"]
         self.loss, self.imbalance = config["loss"], config["imbalance"]
         self.focal_gamma, self.neg_ratio = config["focal_gamma"], config["neg_ratio"]
         self.hard_share = config["hard_negative_share"]
@@ -127,9 +138,8 @@ class NewsRecommender(ExtRecommender, GeneralRecommender):
                 f"train_neg_sample_args: {cls.__name__} learns from what was shown and not "
                 "clicked; leave the setting out"
             )
-        wanted = {"HISTORY_FIELD": train_dataset.user_feat, "LABEL_FIELD": train_dataset.inter_feat}
-        if config["loss"] == "impression_softmax":
-            wanted["IMPRESSION_FIELD"] = train_dataset.inter_feat
+        wanted = {"HISTORY_FIELD": train_dataset.user_feat}
+        wanted |= dict.fromkeys(("LABEL_FIELD", "IMPRESSION_FIELD"), train_dataset.inter_feat)
         for key, rows in wanted.items():
             if rows is None or config[key] not in rows:
                 raise UserError(
