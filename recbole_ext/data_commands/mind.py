@@ -86,4 +86,6 @@ def texts(done: MindConversion) -> list[str]:
             f"  {without:,} news without a text are kept: {done.rows_without_text:,} of {rows:,} "
             "rows show one"
         )
+    if done.entity_vectors:
+        said.append(f"  {done.entity_vectors:,} vectors of entities")
     return said

@@ -17,10 +17,12 @@ from recbole_ext.data.convert.conversion import (
 )
 from recbole_ext.data.convert.lines import Lines
 from recbole_ext.data.convert.mind import NEWS_COLUMNS, ImpressionReader, read_news
+from recbole_ext.data.convert.mind_entities import write_entity_vectors
 from recbole_ext.data.convert.mind_files import PARTS, Source, Split, news_files, split_of
 from recbole_ext.data.convert.mind_writing import ImpressionWriter, Part, Written
 from recbole_ext.data.convert.raw import Described
 from recbole_ext.data.convert.writing import Side, write_side
+from recbole_ext.data.news_entities import ENTITY_VECTORS
 from recbole_ext.paths import data_folder
 from recbole_ext.types import UserError
 
@@ -48,6 +50,7 @@ class MindConversion:
         rows_without_text: Rows that show news of which no ``news.tsv`` says anything.
         sides: ``item`` -> what was written of news, with those that nobody was shown: they are
             what a model of texts can recommend next.
+        entity_vectors: Entities of which MIND has a vector; 0 without its file.
         format: Of the raw files.
         version: Of this package.
         sources: The raw files.
@@ -67,6 +70,7 @@ class MindConversion:
     news_with_text: int
     rows_without_text: int
     sides: dict[str, Side]
+    entity_vectors: int = 0
     format: str = "mind"
     version: str = __version__
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -93,7 +97,7 @@ def convert_mind(
     """
     names = [f"{name}.{part}.inter" for part in PARTS]
     names += [f"{name}.{suffix}" for suffix in ("user", "item", "yaml")]
-    names += [f"news_on_{name}.yaml", MANIFEST]
+    names += [f"news_on_{name}.yaml", ENTITY_VECTORS, MANIFEST]
     check_replaceable(folder, names, overwrite)
     split = split_of(sources)
     with replacing_folder(folder, names) as place:
@@ -102,7 +106,9 @@ def convert_mind(
             for source in sources:
                 writer.write(source, split, lines(source.behaviors, ImpressionReader()))
         _check_parts(writer.done, sources)
+        n_vectors = write_entity_vectors(place / ENTITY_VECTORS, sources, lines)
         done = _described(place, name, max_history, split, writer.done, lines, sources)
+        done.entity_vectors = n_vectors
         _write_settings(place, folder, name)
         write_manifest(place, done, lines)
     return done

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recbole_ext.data.convert.lines import Lines
 from recbole_ext.data.convert.mind import ImpressionReader
+from recbole_ext.data.news_entities import ENTITY_VECTORS
 from recbole_ext.types import UserError
 
 DAY = 86_400
@@ -24,11 +25,13 @@ class Source:
         name: ``train`` or ``dev``.
         behaviors: Its impressions.
         news: What is known of news, ``None`` where the folder has none.
+        entities: Vectors of entities, the same.
     """
 
     name: str
     behaviors: Path
     news: Path | None
+    entities: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def _source(name: str, folder: Path) -> Source:
             f"{folder} has no behaviors.tsv; name the folder that a zip of MIND was unpacked to, "
             "as MINDsmall_train, or the one that has both MINDsmall_train and MINDsmall_dev"
         )
-    return Source(name, behaviors, _file(folder, "news.tsv"))
+    return Source(name, behaviors, _file(folder, "news.tsv"), _file(folder, ENTITY_VECTORS))
 
 
 def _file(folder: Path, name: str) -> Path | None:

@@ -54,13 +54,13 @@ class KGNewsRec(NewsRecommender):
         super().__init__(config, dataset)
         size, text = config["embedding_size"], None
         maps, self.norm = {}, config["branch_norm"]
-        of_tokens = {}
+        of_tokens: dict[str, str] = {}
         if config["use_id"]:
             self.id_embedding = nn.Embedding(self.n_items, config["id_embedding_size"])
             nn.init.normal_(self.id_embedding.weight, std=0.1)
             seen = ids_of_training(dataset, self.ITEM_ID, self.USER_ID, self.HISTORY)  # [N]
             self.register_buffer("seen", seen)
-            of_tokens |= dict.fromkeys(("id_embedding.weight", "seen"), self.ITEM_ID)
+            of_tokens |= dict.fromkeys(("id_embedding.weight", "seen"), config["ITEM_ID_FIELD"])
             maps["id"] = linear_map(config["id_embedding_size"], size)
         if config["text_feature"]:
             text = load_vectors(config, dataset, config["text_feature"], "text_feature")  # [N, F]

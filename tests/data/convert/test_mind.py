@@ -18,6 +18,7 @@ from recbole_ext.data.convert import mind_conversion
 from recbole_ext.data.convert.mind import seconds
 from recbole_ext.data.convert.mind_conversion import convert_mind
 from recbole_ext.data.convert.mind_files import DAY, Source, Split, find_sources
+from recbole_ext.data.news_entities import read_entity_vectors
 from tests.data.convert.samples import rows, write
 
 INTER = [
@@ -244,6 +245,20 @@ def test_it_says_what_it_did_and_what_to_do_next(folders, tmp_path, capsys, monk
         "small.train.inter, small.user, small.valid.inter, small.yaml in data/small",
         "run: python run_recbole_ext.py --model=DeepFM --dataset=small --data_path=data",
     ]
+
+
+def test_vectors_of_entities_are_those_of_both_folders_each_once(folders, tmp_path, capsys):
+    write(folders / "MINDsmall_train" / "entity_embedding.vec", "Q1\t1\t-2.5\t", "Q2\t0\t1\t")
+    second = ("Q2\t7\t7\t", "Q3\t1e-3\t2\t", "Q4\t1\t", "Q5\tx\t1\t", "\t1\t1", "Q6\tnan\t1")
+    write(folders / "MINDsmall_dev" / "entity_embedding.vec", *second)
+    assert main(["convert", "mind", f"--source={folders}", f"--out={tmp_path / 'm'}"]) == 0
+    out = capsys.readouterr().out
+    assert "entity_embedding.vec: 4 of 6 lines are malformed and left out (line 3: 1 num" in out
+    assert "  3 vectors of entities\n" in out
+    tokens = np.array(["[PAD]", "Q3", "Q1", "Q2", "Q9"])
+    found = read_entity_vectors(tmp_path / "m" / "entity_embedding.vec", tokens)
+    np.testing.assert_allclose(found, [[0, 0], [1e-3, 2], [1, -2.5], [0, 1], [0, 0]])
+    assert json.loads((tmp_path / "m" / "conversion.json").read_text())["entity_vectors"] == 3
 
 
 def test_recbole_reads_them_by_the_settings_beside_the_data(folders, tmp_path):
