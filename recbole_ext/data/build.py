@@ -27,7 +27,12 @@ from recbole_ext.data.bucketing import BucketedTrainDataLoader
 from recbole_ext.data.builtin_datasets import OURS
 from recbole_ext.data.cache import cached
 from recbole_ext.data.cells import bad_cell
-from recbole_ext.data.check import check_files, check_impressions, needs_impressions
+from recbole_ext.data.check import (
+    check_files,
+    check_impressions,
+    check_labels,
+    needs_impressions,
+)
 from recbole_ext.data.eval_loaders import (
     FrozenNegativesLoader,
     MaskedFullSortLoader,
@@ -78,6 +83,7 @@ def create_dataset(config: Any) -> Any:
             "val_interval, user_inter_num_interval and item_inter_num_interval"
         )
     check_impressions(config, dataset)
+    check_labels(config, dataset)
     if needs_impressions(config):  # a name of a group of rows, from which no model is to learn
         dataset.field2source[config["IMPRESSION_FIELD"]] = _OF_NO_MODEL
     dataset.fingerprint = dataset_fingerprint(dataset)

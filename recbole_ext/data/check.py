@@ -106,6 +106,28 @@ def check_impressions(config: Any, dataset: Any) -> None:
         )
 
 
+def check_labels(config: Any, dataset: Any) -> None:
+    """Refuse a model that draws negatives on rows of which some were observed not to be taken.
+
+    RecBole takes every row of such a model for a positive, whatever its label. A ``threshold``,
+    with which labels are made of ratings, is RecBole's own way and stays.
+
+    Raises:
+        UserError: Naming the field, the model and the remedy.
+    """
+    field = config["LABEL_FIELD"]
+    if config["threshold"] is not None or field not in dataset.inter_feat:
+        return
+    n_negative = int((dataset.inter_feat[field] <= 0).sum())
+    if n_negative and (config["train_neg_sample_args"] or {}).get("distribution") != "none":
+        raise UserError(
+            f"dataset '{config['dataset']}' has {n_negative} rows that were not taken ({field}: "
+            f"0), and {config['model']}, which draws its negatives, would learn them as positives; "
+            "name a model of labels, as DeepFM, which draws none (train_neg_sample_args: ~), or "
+            "files of positives alone"
+        )
+
+
 def _needed(config: Any) -> dict[str, str]:
     """Return the settings that name columns without which nothing goes, and the columns' types."""
     needed = {"USER_ID_FIELD": "token", "ITEM_ID_FIELD": "token"}

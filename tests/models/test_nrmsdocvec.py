@@ -46,7 +46,7 @@ def test_clicked_news_without_a_vector_are_passed_over(news_data):
         ({"loss": "bce", "imbalance": "both"}, "imbalance: 'both' is none of none, pos_weight"),
         ({"HISTORY_FIELD": "read"}, r"loaded without 'read' \(HISTORY_FIELD\).*news_on_"),
         ({"n_heads": 3}, "n_heads"),
-        ({"train_neg_sample_args": {"distribution": "uniform"}}, "train_neg_sample_args: NRMSDo"),
+        ({"train_neg_sample_args": {"distribution": "uniform"}}, "NRMSDocVec, which draws its neg"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(news_data, settings, sentence):
