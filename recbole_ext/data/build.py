@@ -83,7 +83,6 @@ def create_dataset(config: Any) -> Any:
             "val_interval, user_inter_num_interval and item_inter_num_interval"
         )
     check_impressions(config, dataset)
-    check_labels(config, dataset)
     if needs_impressions(config):  # a name of a group of rows, from which no model is to learn
         dataset.field2source[config["IMPRESSION_FIELD"]] = _OF_NO_MODEL
     dataset.fingerprint = dataset_fingerprint(dataset)
@@ -97,6 +96,7 @@ def create_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     """
     model_class = config.model_class
     is_fast = is_accelerated(config, model_class)  # refuses before there is work
+    check_labels(config, dataset)
     with _said_of(config):
         built = dataset.build()
     train_set, valid_set, test_set = built

@@ -251,6 +251,10 @@ LABELLED = "user_id:token\titem_id:token\tlabel:float\n" + "".join(
 )
 
 
+def loaders_of(config: Config) -> Any:
+    return create_loaders(config, create_dataset(config))
+
+
 def test_negatives_are_not_drawn_beside_rows_that_are_negatives(tmp_path: Path) -> None:
     """RecBole would take them for positives."""
     shop(tmp_path, LABELLED)
@@ -259,13 +263,13 @@ def test_negatives_are_not_drawn_beside_rows_that_are_negatives(tmp_path: Path) 
     assert "has 12 rows that were not taken (label: 0), and BPR, which draws its" in sentence
     one = {"load_col": both, "valid_metric": "AUC", "metrics": ["AUC"]}
     labelled = {**one, "eval_args": {"mode": "labeled"}}
-    assert create_dataset(config_of(tmp_path, "DeepFM", **labelled))
-    assert create_dataset(config_of(tmp_path, "BPR", load_col={"inter": both["inter"][:2]}))
+    assert loaders_of(config_of(tmp_path, "DeepFM", **labelled))
+    assert loaders_of(config_of(tmp_path, "BPR", load_col={"inter": both["inter"][:2]}))
     positives = LABELLED.replace("\t0\n", "\t1\n")
-    assert create_dataset(config_of(shop(tmp_path, positives), "BPR", load_col=both))
+    assert loaders_of(config_of(shop(tmp_path, positives), "BPR", load_col=both))
 
 
 def test_labels_that_a_threshold_makes_of_ratings_are_recboles_own_matter(tmp_path: Path) -> None:
     shop(tmp_path, LABELLED.replace("label", "rating"))
     given = {"load_col": {"inter": ["user_id", "item_id", "rating"]}, "threshold": {"rating": 1}}
-    assert create_dataset(config_of(tmp_path, "BPR", **given))
+    assert loaders_of(config_of(tmp_path, "BPR", **given))
