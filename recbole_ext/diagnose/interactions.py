@@ -76,6 +76,11 @@ def _histories(subject: Subject, section: Section) -> None:
         length = subject.column("test", subject.config["ITEM_LIST_LENGTH_FIELD"])
         empty = float((length == 0).mean())
         section.known("length of the histories of the test, on average", float(length.mean()))
+    elif (history := subject.history_of("test")) is not None:
+        empty = float((history == 0).all(1).mean())
+        section.known(
+            "length of the histories of the test, on average", (history > 0).sum(1).mean()
+        )
     else:
         empty = float((~np.isin(subject.column("test", subject.uid), known)).mean())
     section.at_most(

@@ -59,11 +59,18 @@ def _overfits(subject: Subject, section: Section) -> None:
 def with_wrong_targets(subject: Subject, batch: Any, generator: torch.Generator) -> Any:
     """Return a training batch whose targets are those of other rows.
 
-    Negatives go with their positives: beside others they would tell what their user did take.
+    Negatives go with their positives: beside others they would tell what their user did take. Of a
+    click among non-clicks of its impression the click becomes any one of them.
     """
     found = batch[:]
     order = torch.randperm(len(batch), generator=generator)  # [B]
     negative = subject.config["NEG_PREFIX"] + subject.iid
+    if subject.label in batch and negative in batch and batch[negative].dim() == 2:
+        shown = torch.cat([batch[subject.iid].unsqueeze(1), batch[negative]], 1)  # [B, 1 + K]
+        places = torch.rand(shown.shape, generator=generator).argsort(1).to(shown.device)
+        shown = shown.gather(1, places)  # [B, 1 + K]
+        found[subject.iid], found[negative] = shown[:, 0], shown[:, 1:]
+        return found
     for field in [subject.label] if subject.label in batch else [subject.iid, negative]:
         if field in batch:
             found[field] = batch[field][order]

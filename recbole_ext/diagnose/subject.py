@@ -70,6 +70,13 @@ class Subject:
         """Return the labels of a split [R]; ``None`` where every row is a positive."""
         return self.column(split, self.label) if self.label in self.rows(split) else None
 
+    def history_of(self, split: str) -> np.ndarray | None:
+        """Return the histories of a split that are joined to its rows, [R, L]; or ``None``."""
+        field, users = self.config["HISTORY_FIELD"], self.dataset.user_feat
+        if not field or users is None or field not in users:
+            return None
+        return users[field][self.rows(split)[self.uid]].numpy()
+
     @cached_property
     def taken(self) -> tuple[Tensor, Tensor]:
         """User and item of each positive of the training, [R] each."""

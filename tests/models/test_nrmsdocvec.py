@@ -52,3 +52,10 @@ def test_clicked_news_without_a_vector_are_passed_over(news_data):
 def test_what_cannot_be_meant_is_one_sentence(news_data, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         made("NRMSDocVec", news_data("text"), **settings)
+
+
+@pytest.mark.parametrize("imbalance", ["none", "pos_weight", "focal", "sampling"])
+@pytest.mark.parametrize("score", ["cos", "dot"])
+def test_single_rows_find_it_too_whatever_is_done_about_few_clicks(news_data, imbalance, score):
+    settings = {"loss": "bce", "imbalance": imbalance, "score": score, "learning_rate": 0.02}
+    assert trained_auc("NRMSDocVec", news_data("text"), 120, **settings) > 0.85
