@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.news_step            # 65,238 news, 384 numbers of text
     OMP_NUM_THREADS=1 python -m benchmarks.news_step --steps=5 --models=NRMSDocVec,sign,sage
 
-Data are numbers by chance, with some 2.5 entities a news of 40,000; the seconds are the processor's.
+Data are numbers by chance, with 2.5 entities a news, of 40,000; seconds are the processor's.
 """
 
 from __future__ import annotations

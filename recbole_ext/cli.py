@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "slices": _slices,
         "diagnose": partial(_run_in, "diagnose.command"),
         "score": partial(_run_in, "score"),
-        "candidates": _candidates,
+        "candidates": partial(_run_in, "pipeline.candidates_command"),
         "rerank": partial(_run_in, "pipeline.rerank_arguments"),
         "pipeline": _pipeline,
         "features": partial(_run_in, "feature_commands.command"),
@@ -310,13 +310,6 @@ def _pictured(what: str, arguments: list[str]) -> int:
     from recbole_ext.feature_commands.command import run_pictured
 
     return run_pictured(what, arguments)
-
-
-def _candidates(arguments: list[str]) -> int:
-    from recbole_ext.arguments import call_or_help
-    from recbole_ext.pipeline.candidates_command import candidates
-
-    return call_or_help(candidates, arguments, "recbole-ext candidates")
 
 
 def _pipeline(arguments: list[str]) -> int:

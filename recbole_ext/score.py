@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_ext.arguments import asks_for_help, call, help_of
+from recbole_ext.arguments import call_or_help
 from recbole_ext.atomic import replacing
 from recbole_ext.config import Config
 from recbole_ext.data.build import create_dataset, create_loaders
@@ -58,6 +58,9 @@ def score(
     if not out or (vectors and Path(vectors).suffix != ".npy"):
         key = "vectors" if out else "out"
         raise UserError(f"--{key} takes a file" + (" that ends in .npy" if out else ""))
+    for key, file in {"out": out, "vectors": vectors}.items():
+        if not Path(file).parent.is_dir():  # before minutes are spent
+            raise UserError(f"--{key}: there is no folder {Path(file).parent}; make it first")
     given = {"data_path": data_path, "text_feature": text_feature, "features_dir": features_dir}
     given = {key: value for key, value in given.items() if value}
     model, loader = carried_over(Path(run), dataset, part, given)
@@ -152,8 +155,4 @@ def write_vectors(model: NewsRecommender, dataset: Any, path: Path) -> list[str]
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command by its arguments; return the exit code."""
-    if asks_for_help(arguments):
-        print(help_of(score, COMMAND))
-    else:
-        call(score, arguments, COMMAND)
-    return 0
+    return call_or_help(score, arguments, COMMAND)

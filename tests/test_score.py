@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,7 @@ def test_rows_are_found_by_token():
         (["--run=nowhere", "--dataset=today", "--out=x"], "nowhere holds no run"),
         (["--run=x", "--dataset=today", "--out="], "--out takes a file"),
         (["--run=x", "--dataset=t", "--out=x", "--vectors=v.txt"], "--vectors takes a file that"),
+        (["--run=x", "--dataset=t", "--out=no/such/x"], "--out: there is no folder no/such; make"),
         (["--run=x", "--dataset=t", "--out=x", "--part=tset"], "did you mean 'test'?"),
     ],
 )
@@ -118,3 +120,16 @@ def test_a_run_of_another_model_is_refused(tiny_settings, tmp_path, capsys):
     run("Pop", "tiny", config_dict={**settings, "epochs": 1, "output_dir": str(folder)})
     assert main(["score", f"--run={folder}", "--dataset=tiny", "--out=x"]) == 2
     assert "score takes models of news" in capsys.readouterr().err
+
+
+def test_a_model_without_ids_needs_its_own_data_no_more(news_data, today, tmp_path):
+    data, vectors = news_data("graph")
+    shutil.copytree(Path(data) / "tiny", tmp_path / "data" / "tiny")
+    given = {**SETTINGS, "data_path": str(tmp_path / "data"), "text_feature": vectors}
+    given |= {"epochs": 1, "use_gpu": False, "show_progress": False, "state": "WARNING"}
+    folder, out = tmp_path / "run", tmp_path / "today.tsv"
+    run("NRMSDocVec", "tiny", config_dict={**given, "output_dir": str(folder)})
+    shutil.rmtree(tmp_path / "data")
+    command = ["score", f"--run={folder}", "--dataset=today", f"--data_path={today}"]
+    assert main([*command, f"--out={out}"]) == 0
+    assert len(out.read_text().splitlines()) == 1 + 4 + 30 * 6 - 4

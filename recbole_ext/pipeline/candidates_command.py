@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_ext.arguments import call_or_help
 from recbole_ext.evaluation.rerank_metrics import ceiling
 from recbole_ext.pipeline.candidates import FILE, Candidates, read_candidates, write_candidates
 from recbole_ext.pipeline.corpus import DatasetCorpus
@@ -179,3 +181,8 @@ def _export(others: FromOthers, splits: list[str]) -> None:
     rows = found.split(splits[0])
     export_trec(path, rows, found.manifest.name.replace(" ", "_").replace(",", ""))
     print(f"{path}: {len(rows)} users")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command by its arguments; return the exit code."""
+    return call_or_help(candidates, arguments, "recbole-ext candidates")
