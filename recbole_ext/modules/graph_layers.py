@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from recbole_ext.modules.attention import check_heads
 from recbole_ext.modules.graph_conv import SparseGraph
+from recbole_ext.modules.losses import exact
 
 
 class SageLayers(nn.Module):
@@ -79,7 +80,7 @@ class GatLayers(nn.Module):
 
     def _attend(self, x: Tensor, attention: Tensor) -> Tensor:
         rows, cols = self.get_buffer("rows"), self.get_buffer("cols")  # [P] each
-        heads = x.unflatten(1, (self.n_heads, -1))  # [n, H, D/H]
+        heads = exact(x).unflatten(1, (self.n_heads, -1))  # [n, H, D/H], sums in 32 bits
         of_row, of_col = ((heads * part).sum(2) for part in attention)  # [n, H] each
         logits = F.leaky_relu(of_row[rows] + of_col[cols], 0.2)  # [P, H]
         index = rows.unsqueeze(1).expand_as(logits)  # [P, H]

@@ -149,8 +149,10 @@ def test_the_share_of_hard_negatives_grows_and_goes_on_where_it_was(news_data):
     assert net.hard_step == 6
 
 
-def test_in_16_bits(news_data):
-    settings = {**SMALL, "kg_encoder": "sage", "modality_dropout_prob": 0.0, "dropout_prob": 0.0}
+@pytest.mark.parametrize("kg_encoder", ["sign", "sage", "gat"])
+def test_in_16_bits(news_data, kg_encoder):
+    settings = {**SMALL, "modality_dropout_prob": 0.0, "dropout_prob": 0.0}
+    settings |= {"kg_encoder": kg_encoder, "use_id": False}
     net, train = made("KGNewsRec", news_data("text"), **settings)
     assert_like_in_16_bits(net, next(iter(train)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contracts import assert_like_in_16_bits
 
 from recbole_ext.types import UserError
 from tests.models.news_contract import NewsContract, made, trained_auc
@@ -21,6 +22,12 @@ class TestOfSingleRows(NewsContract):
 def test_it_finds_what_the_texts_say_and_nothing_where_they_say_nothing(news_data):
     assert trained_auc("NRMSDocVec", news_data("text")) > 0.9
     assert trained_auc("NRMSDocVec", news_data("graph")) < 0.65
+
+
+@pytest.mark.parametrize("loss", ["impression_softmax", "bce"])
+def test_in_16_bits(news_data, loss):
+    net, train = made("NRMSDocVec", news_data("text"), loss=loss, dropout_prob=0.0)
+    assert_like_in_16_bits(net, next(iter(train)))
 
 
 @torch.no_grad()
