@@ -122,6 +122,10 @@ IGNORED = [
     ((*PROFILE, "--yes"), "--yes is for a server (--writer=endpoint:MODEL)"),
     ((*DESCRIBE, "--written_price_per_million=9"), "--written_price_per_million is for a server"),
     ((*IMPORT, "--file=a.emb", "--token=asin"), "--token names a column of --mapping; leave it"),
+    (
+        (*IMPORT, "--file=a.npy", "--mapping=a.json", "--token=asin"),
+        "--token names a column of --mapping; leave it out where that is no table",
+    ),
     ((*EXPORT, "--field=x"), "--field is for RecBole's file, not for an .npy array"),
     ((*EXPORT, "--token_field=x"), "--token_field is for RecBole's file"),
 ]

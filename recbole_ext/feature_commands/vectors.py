@@ -61,7 +61,7 @@ def import_vectors(
     path = _checked(file, mapping, "import")
     is_list = Path(mapping).suffix == ".json"
     if token is not None and (is_list or not mapping):
-        raise UserError("--token names a column of a table --mapping; leave it out without one")
+        raise UserError("--token names a column of --mapping; leave it out where that is no table")
     if is_list:
         contents = exchange.read_listed(path, Path(mapping))
     elif mapping:
