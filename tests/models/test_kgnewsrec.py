@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,7 @@ from contracts import assert_like_in_16_bits
 
 from recbole_ext.types import UserError
 from tests.models.news_contract import NewsContract, made, trained_auc
+from tests.models.news_help import N_TOPICS
 
 ALL = {"category_weight": 0.1, "interest_weight": 0.1, "contrastive_weight": 0.1}
 SMALL = {"id_embedding_size": 8, **ALL}
@@ -181,3 +186,20 @@ NOTHING = {"use_id": False, "use_graph": False, "text_feature": None}
 def test_what_cannot_be_meant_is_one_sentence(news_data, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         made("KGNewsRec", news_data("text"), **{**SMALL, **settings})
+
+
+@pytest.mark.parametrize("kg_encoder", ["sign", "sage", "gat"])
+def test_stored_vectors_of_entities_are_found_beside_the_data(news_data, tmp_path, kg_encoder):
+    data, vectors = news_data("graph")
+    shutil.copytree(Path(data) / "tiny", tmp_path / "tiny")
+    rng = np.random.default_rng(0)
+    lines = []
+    for topic, k in np.ndindex(N_TOPICS, 4):
+        vector = rng.normal(size=6) + 3 * np.eye(6)[topic]
+        lines.append("\t".join([f"Q{topic}{k}", *map(str, vector)]))
+    settings = {**SMALL, **ALONE["graph"], "use_entity_id": False, "kg_encoder": kg_encoder}
+    settings["dropout_prob"] = 0.0
+    (tmp_path / "tiny" / "entity_embedding.vec").write_text("\n".join(lines[1:]) + "\n")
+    assert trained_auc("KGNewsRec", (str(tmp_path), vectors), 80, **settings) > 0.9
+    net, _ = made("KGNewsRec", (str(tmp_path), vectors), **settings)
+    assert not net.token_fields  # good for any other data
