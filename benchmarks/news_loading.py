@@ -1,7 +1,7 @@
 """Memory and time of loading impressions of MIND-small's size, and of the metrics of its dev part.
 
-    python benchmarks/news_loading.py            # 8.6M rows of 230,117 impressions, generated
-    python benchmarks/news_loading.py --share=0.1
+    python -m benchmarks.news_loading            # 8.5M rows of 230,117 impressions, generated
+    python -m benchmarks.news_loading --share=0.1
 
 The data are numbers by chance in the form of ``recbole-ext convert mind``; the sizes are those of
 the data's own description: 156,965 impressions of training, 73,152 of dev, 94,057 users and 65,238

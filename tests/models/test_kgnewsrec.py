@@ -78,8 +78,14 @@ def test_the_other_graph_encoders_find_it_too(news_data, kg_encoder):
     assert trained_auc("KGNewsRec", news_data("graph"), 80, **settings) > 0.9
 
 
-@pytest.mark.parametrize("signal", ["text", "graph", "id"])
-@pytest.mark.parametrize("fusion", ["gate", "concat", "attention"])
+@pytest.mark.parametrize(
+    ("fusion", "signal"),
+    [
+        *(("gate", signal) for signal in ALONE),
+        *(pytest.param("concat", s, marks=pytest.mark.slow) for s in ALONE),
+        *(pytest.param("attention", s, marks=pytest.mark.slow) for s in ALONE),
+    ],
+)
 def test_all_together_find_whichever_it_is(news_data, signal, fusion):
     found = trained_auc("KGNewsRec", news_data(signal), 120, **SMALL, fusion=fusion)
     assert found > 0.85
