@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_ext.data.feature_origin import changed_since, is_of_these
-from recbole_ext.features.manifest import MAY_LEAK, NAME
+from recbole_ext.features.manifest import MAY_LEAK, NAME, read_manifest
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
 
@@ -33,6 +33,24 @@ def feature_folder(config: Any, name: str) -> Path:
             "or set features_dir)"
         )
     return folder
+
+
+def check_features(config: Any) -> None:
+    """Refuse features that are not there, or not to be read, before anything trains.
+
+    Args:
+        config: The run's settings.
+
+    Raises:
+        UserError: Naming the feature.
+    """
+    given = config.resolved
+    named = [given.get(f"{kind}_feature") for kind in ("text", "image", "user")]
+    of_init = given.get("item_init")
+    named.append(of_init.get("feature") if isinstance(of_init, dict) else None)
+    for name in named:
+        if name:
+            read_manifest(feature_folder(config, name))
 
 
 def item_features_of(config: Any) -> dict[str, str]:

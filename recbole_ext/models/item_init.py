@@ -100,10 +100,13 @@ def start_from(table: nn.Embedding, vectors: Tensor) -> None:
 
     Args:
         table: [N', D], N' at least N.
-        vectors: [N, F]; rows of zeros have no feature and stay as they are, as does row 0.
+        vectors: [N, F]; rows of zeros have no feature and stay as they are, as does row 0, and a
+            single row that has one.
     """
     rows = vectors.abs().sum(1).nonzero().squeeze(1)  # [n]
     rows = rows[rows > 0]
+    if len(rows) < 2:  # one has no components: its distance to the mean is nothing
+        return
     x = vectors[rows] - vectors[rows].mean(0)  # [n, F]
     _, _, axes = torch.linalg.svd(x.double(), full_matrices=False)  # [min(n, F), F]
     size = min(table.embedding_dim, len(axes))

@@ -220,6 +220,13 @@ def test_rows_of_zeros_have_no_feature():
     assert not torch.equal(table.weight[2:], before[2:])
 
 
+def test_a_single_vector_has_no_components():
+    table = nn.Embedding(4, 2)
+    before = table.weight.detach().clone()
+    start_from(table, torch.tensor([[0.0, 0], [0, 0], [3, 1], [0, 0]]))
+    assert torch.equal(table.weight, before)
+
+
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [

@@ -231,6 +231,38 @@ def test_the_bank_fills_with_keys_of_the_slow_encoder(made, settings):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{}, {"retriever": "UR4Rec", "retriever_config": {**QUIET, "cl_weight": 0.2}}],
+    ids=["text", "proxies"],
+)
+@torch.no_grad()
+def test_the_banks_contrast_is_of_cosines(made, settings):
+    """InfoNCE by its definition: positive and negatives are cosines alike, within [-1, 1]."""
+    net, (train, _, _) = made(
+        memory_bank_size=1000, bank_temperature=0.2, contrastive_weight=0.2, **settings
+    )
+    first, second = (batch for batch, _ in zip(train, range(2), strict=False))
+    net.losses(first)
+    asked, held = first[net.POS_ITEM_ID], net.n_items - 1
+    net.eval()
+    losses = []
+    queries, targets = net.retriever.towers(second).queries.numpy(), second[net.POS_ITEM_ID]
+    bank, own = (net.retriever.key_encoder(ids).numpy() for ids in (asked[-held:], targets))
+    for user, target, key in zip(queries, targets.tolist(), own, strict=True):
+        others = bank[(asked[-held:] != target).numpy()]
+        powers = [np.exp(cosine(user, one) / 0.2) for one in (key, *others)]
+        losses.append(-np.log(powers[0] / sum(powers)))
+    found = net.losses(second)["contrastive"].item()
+    assert found == pytest.approx(0.2 * np.mean(losses), rel=1e-4)
+
+
+def cosine(user: np.ndarray, item: np.ndarray) -> float:
+    """Return the cosine of a user's vector, or of the nearest of several, and an item's."""
+    users = user.reshape(-1, len(item)).astype(float)
+    return float((users @ item / np.linalg.norm(users, axis=1) / np.linalg.norm(item)).max())
+
+
+@pytest.mark.parametrize(
     ("settings", "weight"),
     [
         ({"contrastive_weight": 0.3}, 0.3),

@@ -217,7 +217,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
 
     @property
     def key_encoder(self) -> nn.Module:
-        """Item ids [n] -> the keys [n, D] that the queries of users are contrasted with."""
+        """Item ids [n] -> keys [n, D] of unit length, for the queries of users to meet."""
         return self.content
 
     @property

@@ -178,7 +178,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
 
     @property
     def key_encoder(self) -> nn.Module:
-        """Item ids [n] -> the keys [n, d] that the queries of users are contrasted with."""
+        """Item ids [n] -> keys [n, d] of unit length, for the queries of users to meet."""
         return ItemKeys(self.encoder.item_embedding, self.retriever)
 
     @property
