@@ -9,7 +9,6 @@ from typing import Any
 
 from recbole_ext.config import Config
 from recbole_ext.data.check import check_topk
-from recbole_ext.data.features import check_features
 from recbole_ext.quick_start import Run
 from recbole_ext.types import UserError
 
@@ -41,7 +40,6 @@ def check_wanted(configs: Mapping[str, Config], n_items: int) -> None:
         check = getattr(config.model_class, "check_settings", None)
         try:
             check_topk(config, n_items)
-            check_features(config)
             if check is not None:
                 if config.model_path not in train_rows:
                     train_rows[config.model_path] = _train_rows(config)
