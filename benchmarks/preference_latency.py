@@ -93,8 +93,7 @@ def measure(model: str, settings: dict[str, Any], place: Path, n: int) -> tuple[
         began = time.perf_counter()
         net.full_sort_predict(rows[[0]])
         first = 1000 * (time.perf_counter() - began)
-        scores = getattr(net, "retriever", net).scores
-        some = _time(lambda i: scores(rows[[i]], candidates[i]), n)
+        some = _time(lambda i: net.scores(rows[[i]], candidates[i]), n)
         every = _time(lambda i: net.full_sort_predict(rows[[i]]), n)
     return first, some, every
 

@@ -114,6 +114,17 @@ class FeatureStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest: Manifest = read_manifest(self.folder)
+        while True:
+            try:
+                self._open()
+                return
+            except UserError:
+                # a build that ended meanwhile has taken the files of the generation before away
+                before, self.manifest = self.manifest, read_manifest(self.folder)
+                if self.manifest.generation == before.generation:
+                    raise
+
+    def _open(self) -> None:
         self.values: np.ndarray = self._array("values")  # [n, D] or [n, T, D]
         self.mask = self._array("mask") if self.values.ndim == 3 else None  # [n, T]
         self.rows = self._rows()

@@ -119,6 +119,18 @@ def test_ranks_are_fused_by_their_reciprocals():
             assert float(found[row, i]) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize("combine", ["learned", "rank_fusion"])
+@torch.no_grad()
+def test_candidates_have_the_scores_that_they_have_among_all(made, combine):
+    net, (_, _, test) = made(combine=combine)
+    for parameter in net.mix.parameters():
+        parameter.normal_(generator=torch.Generator().manual_seed(1))
+    batch = next(iter(test))[0]
+    candidates = torch.arange(1, 9).repeat(len(batch), 1) + torch.arange(len(batch))[:, None] % 5
+    found = net.eval().scores(batch, candidates)
+    torch.testing.assert_close(found, net.full_sort_predict(batch).gather(1, candidates))
+
+
 def test_the_losses_of_a_part_that_does_not_train_are_zero(made):
     net, (train, _, _) = made(memory_bank_size=16)
     batch = next(iter(train))

@@ -162,13 +162,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of one item for each history, [B]."""
-        item = interaction[self.ITEM_ID]  # [B]
-        if self.combine == "rank_fusion":  # a rank is among all items
-            return self.full_sort_predict(interaction).gather(1, item[:, None]).squeeze(1)
-        h, emb = self.encode(interaction), self.item_weight[item[:, None]]  # [B, D], [B, 1, D]
-        ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, 1]
-        theirs = self.retriever.scores(interaction, item[:, None])  # [B, 1]
-        return self.mix(ours, theirs, h, emb).squeeze(1)
+        return self.scores(interaction, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the scores of all items for each history, [B, N]; the padding item never ranks."""
@@ -180,6 +174,15 @@ class JointRec(ExtRecommender, SequentialRecommender):
         scores = self.mix(ours, theirs, h, self.item_weight)  # [B, N]
         scores[:, 0] = -torch.inf
         return scores
+
+    def scores(self, interaction: Any, candidates: Tensor) -> Tensor:
+        """Return the scores of candidates [B, K] for each history, [B, K]."""
+        if self.combine == "rank_fusion":  # a rank is among all items
+            return self.full_sort_predict(interaction).gather(1, candidates)
+        h, emb = self.encode(interaction), self.item_weight[candidates]  # [B, D], [B, K, D]
+        ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, K]
+        theirs = self.retriever.scores(interaction, candidates)  # [B, K]
+        return self.mix(ours, theirs, h, emb)
 
     def result_extra(self) -> dict[str, Any]:
         """Return what ``result.json`` says about the retriever."""
