@@ -144,6 +144,8 @@ def test_it_knows_what_is_covered(tiny_data_path, tmp_path):
             {"image_feature": None, "consistency_weight": 0.1},
             "consistency_weight: of one modality there is nothing to be consistent with",
         ),
+        ({"consistency_weight": -0.1}, "consistency_weight: -0.1 must be at least 0"),
+        ({"attn_dropout_prob": 1.0}, "attn_dropout_prob: 1.0 must be at least 0 and less than 1"),
         ({"fusion": "early", "n_heads": 3}, "hidden_size: 64 is not a multiple of n_heads 3"),
     ],
 )
