@@ -376,6 +376,10 @@ def test_of_one_modality_there_is_nothing_to_be_consistent_with(made, tmp_path):
         ({"contrastive_weight": -0.1}, "contrastive_weight: -0.1 is not between 0 and"),
         ({"retriever_config": {"fuson": "late"}}, "'?fuson'?"),
         ({"retriever_config": {"retrieval_loss": "mse"}}, "retrieval_loss: 'mse' is none of"),
+        *(
+            ({"retriever_config": {key: 1}}, f"retriever_config: '{key}' is of the whole run")
+            for key in ("learning_rate", "topk", "MAX_ITEM_LIST_LENGTH", "seed", "nproc", "epochs")
+        ),
         ({"text_feature": None}, "text_feature: name the stored texts"),
     ],
 )

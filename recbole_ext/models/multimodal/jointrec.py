@@ -17,6 +17,12 @@ from typing import Any
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import (
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
 from torch import Tensor, nn
 
 from recbole_ext.config import Config
@@ -32,7 +38,9 @@ from recbole_ext.modules.losses import bpr, item_cross_entropy
 from recbole_ext.modules.match_score import bounded_scale
 from recbole_ext.modules.memory_bank import MemoryBank, SlowCopy, bank_info_nce
 from recbole_ext.modules.sampling import other_items
+from recbole_ext.paths import data_folder
 from recbole_ext.registry import get_model
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import Losses, UserError
 
 CHOICES = {
@@ -58,6 +66,8 @@ LOSSES = ("sasrec", "joint", "retrieval", "contrastive", "matching", "consistenc
 """Names of the losses, the same in every batch."""
 OF_RETRIEVER = {"rec": "retrieval", "cl": "contrastive", "cf": "matching"}
 """What a loss of the retriever is called here, where it is called otherwise."""
+OF_RUN = (*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments)
+"""RecBole's settings of data, training and evaluation."""
 OWN_TRAINING = ("callbacks", "epochs", "item_init", "retriever_config")
 """Settings of the whole that are none of the retriever's."""
 
@@ -252,7 +262,8 @@ def retriever_config(config: Any) -> Config:
     """Return the settings of the retriever: those it shares with the whole, and its own.
 
     Raises:
-        UserError: ``retriever_config`` has a key that the retriever does not know.
+        UserError: ``retriever_config`` has a key that the retriever does not know, or one that is
+            not for a model alone.
     """
     name = config["retriever"]
     get_model(name)  # a misspelt one is said so
@@ -262,6 +273,13 @@ def retriever_config(config: Any) -> Config:
     if not (config["text_feature"] and config["image_feature"]):
         shared.pop("consistency_weight", None)  # of one modality there is nothing to be so with
     own = config["retriever_config"] or {}
+    of_run = {*read_yaml(data_folder("properties") / "base.yaml"), *OF_RUN, *OWN_TRAINING}
+    for key in own:
+        if key in of_run:
+            raise UserError(
+                f"retriever_config: '{key}' is of the whole run, and would do nothing here; set it "
+                "beside retriever_config"
+            )
     theirs = Config(name, config["dataset"], None, {**shared, **own})
     theirs["device"] = config["device"]
     return theirs
