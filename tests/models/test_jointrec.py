@@ -296,6 +296,18 @@ def test_the_banks_contrast_has_the_weight_of_the_one_that_it_replaces(made, set
     assert loss.item() == pytest.approx(weight * expected.item(), rel=1e-5) != 0
 
 
+def test_pictures_that_the_retriever_does_not_read_are_said(tiny_data_path, tmp_path, caplog):
+    poster = item_feature(tmp_path, "poster", size=10)
+    found = []
+    for retriever in ("TextPreferenceRetriever", "MultimodalPreferenceRetriever"):
+        caplog.clear()
+        more = {"retriever": retriever, "image_feature": poster}
+        config = Joint().make_config(tiny_data_path, tmp_path, **more)
+        get_model("JointRec").check_settings(config, None)
+        found.append("image_feature does nothing" in caplog.text)
+    assert found == [True, False]
+
+
 TEXT, PATCHES = 3, 4
 
 

@@ -13,6 +13,7 @@ properties/model/JointRec.yaml.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -119,6 +120,12 @@ class JointRec(ExtRecommender, SequentialRecommender):
         cls._check_choices(config)
         theirs = retriever_config(config)
         theirs.model_class.check_settings(theirs, train_dataset)
+        if config["image_feature"] and "image_feature" not in theirs.resolved:
+            logging.getLogger().warning(
+                "image_feature does nothing: %s reads no pictures; set retriever: "
+                "MultimodalPreferenceRetriever, or leave it out",
+                config["retriever"],
+            )
 
     def encode(self, interaction: Any) -> Tensor:
         """Return SASRec's states [B, D]."""
