@@ -14,6 +14,9 @@ from recbole_ext.features.manifest import MAY_LEAK, NAME, read_manifest
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
 
+KINDS = ("text", "image")
+"""What the features of a modality are made of."""
+
 
 def feature_folder(config: Any, name: str) -> Path:
     """Return where a feature lies: ``features_dir/<dataset>/<name>``, or ``name`` as a path.
@@ -87,7 +90,9 @@ def load_vectors(config: Any, dataset: Any, name: str, key: str) -> Tensor:
     return vectors
 
 
-def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Aligned:
+def load_feature(
+    config: Any, dataset: Any, name: str, of: str = "item", kind: str | None = None
+) -> Aligned:
     """Open a feature for a dataset, and log how much of it is covered.
 
     Args:
@@ -95,6 +100,8 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
         dataset: RecBole dataset.
         name: Of the feature, or its folder.
         of: ``item`` or ``user``.
+        kind: ``text`` or ``image``, as which it is used: where it is made of the other the log
+            warns. Of vectors that were imported nobody knows.
 
     Raises:
         UserError: It is not there, it is of something else, or it has none of the dataset's tokens.
@@ -104,6 +111,12 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
         raise UserError(
             f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant; name "
             f"another, or build it with --of={of}"
+        )
+    made_of = store.manifest.kind
+    if kind in KINDS and made_of in KINDS and made_of != kind:
+        logging.getLogger().warning(
+            "%s_feature: '%s' is a feature of kind %s; is it %s_feature that is meant?",
+            *(kind, name, made_of, made_of),
         )
     if store.manifest.dataset != config["dataset"]:
         words = f"feature '{name}' is of dataset '{store.manifest.dataset}', whose tokens may mean"

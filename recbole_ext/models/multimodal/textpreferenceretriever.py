@@ -92,7 +92,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         self.time_field = config["TIME_FIELD"]
         size = config["hidden_size"]
         sources = {
-            modality: FeatureSource(load_feature(config, dataset, name))
+            modality: FeatureSource(load_feature(config, dataset, name, kind=modality))
             for modality, name in self.features_of(config).items()
         }
         fusion = self._build_fusion(config, [source.n_tokens for source in sources.values()])

@@ -237,7 +237,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
         return self.encoder.encode_embedded(self.encoder.embed_items(joined), lengths)  # [B, D]
 
     def _open_texts(self, config: Any, dataset: Any, name: str) -> FeatureSource:
-        source = FeatureSource(load_feature(config, dataset, name))
+        source = FeatureSource(load_feature(config, dataset, name, kind="text"))
         if source.n_tokens > 1:
             raise UserError(
                 f"text_feature '{name}' has {source.n_tokens} vectors for an item, and the memory "
