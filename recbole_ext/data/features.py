@@ -112,12 +112,7 @@ def load_feature(
             f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant; name "
             f"another, or build it with --of={of}"
         )
-    made_of = store.manifest.kind
-    if kind in KINDS and made_of in KINDS and made_of != kind:
-        logging.getLogger().warning(
-            "%s_feature: '%s' is a feature of kind %s; is it %s_feature that is meant?",
-            *(kind, name, made_of, made_of),
-        )
+    _say_other_kind(name, store.manifest.kind, kind)
     if store.manifest.dataset != config["dataset"]:
         words = f"feature '{name}' is of dataset '{store.manifest.dataset}', whose tokens may mean"
         if not (Path(name) / NAME).is_file():
@@ -153,3 +148,11 @@ def load_feature(
         aligned.n_unknown,
     )
     return aligned
+
+
+def _say_other_kind(name: str, made_of: str, kind: str | None) -> None:
+    if kind in KINDS and made_of in KINDS and made_of != kind:
+        logging.getLogger().warning(
+            "%s_feature: '%s' is a feature of kind %s; is it %s_feature that is meant?",
+            *(kind, name, made_of, made_of),
+        )
