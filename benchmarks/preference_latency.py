@@ -87,14 +87,14 @@ def measure(model: str, settings: dict[str, Any], place: Path, n: int) -> tuple[
     loaders = create_loaders(config, create_dataset(config))
     net = get_model(model)(config, loaders[0].dataset).eval()
     rows = loaders[2].dataset.inter_feat
+    n = min(n, len(rows))
     generator = torch.Generator().manual_seed(0)
     candidates = torch.randint(1, net.n_items, (n, 1, 100), generator=generator)  # [n, 1, 100]
     with torch.no_grad():
         began = time.perf_counter()
         net.full_sort_predict(rows[[0]])
         first = 1000 * (time.perf_counter() - began)
-        scores = getattr(net, "retriever", net).scores
-        some = _time(lambda i: scores(rows[[i]], candidates[i]), n)
+        some = _time(lambda i: net.scores(rows[[i]], candidates[i]), n)
         every = _time(lambda i: net.full_sort_predict(rows[[i]]), n)
     return first, some, every
 
@@ -102,7 +102,7 @@ def measure(model: str, settings: dict[str, Any], place: Path, n: int) -> tuple[
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--users", type=int, default=200, help="users, at most all of them")
     n = parser.parse_args().users
     import torch
 

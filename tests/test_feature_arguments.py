@@ -177,3 +177,17 @@ def test_what_was_cut_off_is_in_the_summary(files, capsys, monkeypatch):
         code, out, _ = call(capsys, *command)
         assert code == 0 and said in out
     assert json.loads((files / "features/tiny/title/manifest.json").read_text())["n_cut"] == n
+
+
+@pytest.mark.parametrize("arguments", [TEXT, PROFILE, DESCRIBE], ids=lambda given: given[0])
+def test_a_name_that_cannot_be_shows_before_a_model_is_loaded(
+    arguments, files, capsys, monkeypatch
+):
+    def load(*_, **__):
+        raise AssertionError("it is loaded")
+
+    monkeypatch.setattr(text_command, "SentenceEncoder", load)
+    monkeypatch.setattr(written_command, "LocalWriter", load)
+    given = [a for a in arguments if not a.startswith("--name=")]
+    code, _, err = call(capsys, *given, "--name=../x")
+    assert code == 2 and "--name takes the name of one folder" in err

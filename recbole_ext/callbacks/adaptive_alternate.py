@@ -79,7 +79,7 @@ class AdaptiveAlternate(Callback):
                 f"and momentum {momentum} between 0 and 1"
             )
         self._threshold, self._momentum = threshold, momentum
-        self._min, self._max, self._phase = min_steps, max_steps, phase
+        self._min, self._max, self.in_phase = min_steps, max_steps, phase
         self._names = LossNames(
             (loss, f"AdaptiveAlternate: part '{part.name}'")
             for part in self._parts
@@ -166,7 +166,7 @@ class AdaptiveAlternate(Callback):
         self._averages = dict(state["averages"])
 
     def _acts(self, state: TrainState) -> bool:
-        return self._phase is None or state.phase == self._phase
+        return self.in_phase is None or state.phase == self.in_phase
 
     def _look(self, state: TrainState) -> None:
         """Go to the next part where the turn is long enough, or its objective stands still."""

@@ -77,6 +77,12 @@ class Alternate(Callback):
             for loss in phase.losses or ()
         )
         self._cycle = cycle
+        if not cycle:
+            self.stages = tuple(phase.name for phase in self._phases)
+            if len(set(self.stages)) < len(self.stages):  # the second would be no new beginning
+                raise UserError(
+                    f"Alternate.phases: each needs a name of its own, not {', '.join(self.stages)}"
+                )
         self._hold = Hold()
         self._frozen: list[list[str]] = []
         self._in_force: int | None = None

@@ -29,9 +29,13 @@ class Callback:
 
     Attributes:
         one_process_only: Why it cannot be used with ``nproc`` above 1; empty where it can.
+        in_phase: Name of the only phase in which it acts; ``None``: always.
+        stages: Names of the phases that it goes through, one after the other.
     """
 
     one_process_only: ClassVar[str] = ""
+    in_phase: str | None = None
+    stages: tuple[str, ...] = ()
 
     def on_fit_start(self, state: TrainState) -> None:
         """Before the first epoch and before a restore: check, add parameter groups."""

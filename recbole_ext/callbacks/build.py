@@ -32,7 +32,9 @@ def build_callbacks(specs: list[Any] | None) -> list[Callback]:
         raise UserError(
             f"callbacks takes a list, one '- Name: {{arguments}}' per line, not {specs!r}"
         )
-    return [_build(spec) for spec in specs]
+    callbacks = [_build(spec) for spec in specs]
+    _check_phases(callbacks)
+    return callbacks
 
 
 def known_callbacks() -> dict[str, str]:
@@ -66,6 +68,19 @@ def find_callback(name: str) -> type[Callback]:
 def snake_case(name: str) -> str:
     """Return ``FaissRefresh`` as ``faiss_refresh``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _check_phases(callbacks: list[Callback]) -> None:
+    """Refuse a callback of a phase that does not come: it would never act, without a word."""
+    stages = [name for callback in callbacks for name in callback.stages]
+    for callback in callbacks:
+        wanted = callback.in_phase
+        if wanted is not None and wanted not in stages:
+            there = f"there are {', '.join(stages)}" if stages else "list Alternate, with phases"
+            raise UserError(
+                f"{type(callback).__name__}: there is no phase '{wanted}'"
+                f"{suggest(wanted, stages)} ({there})"
+            )
 
 
 def _build(spec: Any) -> Callback:

@@ -85,7 +85,7 @@ class Distill(Callback):
                 "between 0 and 1"
             )
         self._temperature, self._momentum = temperature, momentum
-        self._base, self._margin, self._phase = base, margin, phase
+        self._base, self._margin, self.in_phase = base, margin, phase
         self._averages: dict[str, Tensor] = {}
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -98,7 +98,7 @@ class Distill(Callback):
         Raises:
             UserError: The model has no scores of a name.
         """
-        if self._phase is not None and state.phase != self._phase:
+        if self.in_phase is not None and state.phase != self.in_phase:
             return
         sets = getattr(state.model, "score_sets", None)
         if not sets:

@@ -17,6 +17,7 @@ from recbole_ext.compare.protocol import PROTOCOL, TRAINING, refuse_unequal
 from recbole_ext.compare.refused import (
     refuse_callbacks,
     refuse_controls,
+    refuse_features,
     refuse_lost,
     refuse_other_data,
     refuse_other_encoder,
@@ -176,6 +177,7 @@ def _checked(
             refuse_random_splits(config, seeds)
             refuse_callbacks(one, config)
             check_files(config)
+            refuse_features(one.name, config)
             configs[one.name, seed] = settings, config
             (first, _), (_, reference) = next(iter(configs.items()))
             refuse_unequal(first, reference.resolved, one.name, config.resolved, dataset)

@@ -10,6 +10,7 @@ from recbole_ext.callbacks.early_stop import EarlyStop
 from recbole_ext.compare.controls import Variant
 from recbole_ext.compare.protocol import BY_USER
 from recbole_ext.config import Config
+from recbole_ext.data.features import check_features
 from recbole_ext.models.warm_start import ENCODER
 from recbole_ext.types import UserError
 
@@ -96,6 +97,14 @@ def refuse_controls(one: Variant, starts_there: bool) -> None:
             f"--controls are of {one.control_of} against the {one.model} that it starts from, and "
             "here it starts elsewhere; leave out --controls, or pretrain and pretrained_path"
         )
+
+
+def refuse_features(name: str, config: Config) -> None:
+    """Refuse a run that names a stored feature which is not there."""
+    try:
+        check_features(config)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def refuse_callbacks(one: Variant, config: Config) -> None:

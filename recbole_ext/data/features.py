@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from recbole_ext.data.feature_origin import changed_since, is_of_these
-from recbole_ext.features.manifest import MAY_LEAK, NAME
+from recbole_ext.features.manifest import MAY_LEAK, NAME, read_manifest
 from recbole_ext.features.store import Aligned, FeatureStore
 from recbole_ext.types import UserError, suggest
+
+KINDS = ("text", "image")
+"""What the features of a modality are made of."""
 
 
 def feature_folder(config: Any, name: str) -> Path:
@@ -33,6 +36,24 @@ def feature_folder(config: Any, name: str) -> Path:
             "or set features_dir)"
         )
     return folder
+
+
+def check_features(config: Any) -> None:
+    """Refuse features that are not there, or not to be read, before anything trains.
+
+    Args:
+        config: The run's settings.
+
+    Raises:
+        UserError: Naming the feature.
+    """
+    given = config.resolved
+    named = [given.get(f"{kind}_feature") for kind in ("text", "image", "user")]
+    of_init = given.get("item_init")
+    named.append(of_init.get("feature") if isinstance(of_init, dict) else None)
+    for name in named:
+        if name:
+            read_manifest(feature_folder(config, name))
 
 
 def item_features_of(config: Any) -> dict[str, str]:
@@ -69,7 +90,9 @@ def load_vectors(config: Any, dataset: Any, name: str, key: str) -> Tensor:
     return vectors
 
 
-def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Aligned:
+def load_feature(
+    config: Any, dataset: Any, name: str, of: str = "item", kind: str | None = None
+) -> Aligned:
     """Open a feature for a dataset, and log how much of it is covered.
 
     Args:
@@ -77,6 +100,8 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
         dataset: RecBole dataset.
         name: Of the feature, or its folder.
         of: ``item`` or ``user``.
+        kind: ``text`` or ``image``, as which it is used: where it is made of the other the log
+            warns. Of vectors that were imported nobody knows.
 
     Raises:
         UserError: It is not there, it is of something else, or it has none of the dataset's tokens.
@@ -87,6 +112,7 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
             f"feature '{name}' is of each {store.manifest.of}, and one of each {of} is meant; name "
             f"another, or build it with --of={of}"
         )
+    _say_other_kind(name, store.manifest.kind, kind)
     if store.manifest.dataset != config["dataset"]:
         words = f"feature '{name}' is of dataset '{store.manifest.dataset}', whose tokens may mean"
         if not (Path(name) / NAME).is_file():
@@ -122,3 +148,11 @@ def load_feature(config: Any, dataset: Any, name: str, of: str = "item") -> Alig
         aligned.n_unknown,
     )
     return aligned
+
+
+def _say_other_kind(name: str, made_of: str, kind: str | None) -> None:
+    if kind in KINDS and made_of in KINDS and made_of != kind:
+        logging.getLogger().warning(
+            "%s_feature: '%s' is a feature of kind %s; is it %s_feature that is meant?",
+            *(kind, name, made_of, made_of),
+        )

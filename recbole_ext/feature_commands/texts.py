@@ -107,6 +107,7 @@ def encode_texts(
         batch_size: Texts that are encoded together.
     """
     at_least(1, batch_size=batch_size)
+    folder = feature.folder  # a name that cannot be shows before an encoder is loaded
     is_served = encoder.startswith(SERVER)
     if is_served:
         refuse_given(local, "an encoder on this machine, not for a server")
@@ -120,7 +121,7 @@ def encode_texts(
     )
     is_told = kept.of == "user" and bool(contents.texts)
     store = build(
-        feature.folder,
+        folder,
         read.texts,
         made,
         subject_of(feature, "text", kept.of, is_told, read),

@@ -152,7 +152,7 @@ def _write(
     writing: Writing,
     server: WritingServer,
 ) -> None:
-    confirm = None
+    folder, confirm = feature.folder, None  # a name that cannot be shows before a model is loaded
     writer: Writer
     if writing.writer.startswith(SERVER):
         settings = {"max_tokens": writing.max_new_tokens, "temperature": 0}
@@ -161,9 +161,9 @@ def _write(
         confirm = server.confirm(writing.max_new_tokens)
     else:
         writer = LocalWriter(writing.writer, max_new_tokens=writing.max_new_tokens)
-    texts = write_texts(feature.folder, prompts, writer, cutoffs=cutoffs, confirm=confirm).texts
+    texts = write_texts(folder, prompts, writer, cutoffs=cutoffs, confirm=confirm).texts
     n_written = sum(text is not None for text in texts.values())
-    print(f"{feature.folder / TEXTS}: {n_written} of {len(texts)} texts")
+    print(f"{folder / TEXTS}: {n_written} of {len(texts)} texts")
 
 
 def _say(feature: FeatureOfData, of: str) -> None:

@@ -58,32 +58,37 @@ class Aligned:
         return self.place >= 0
 
     def take(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors of ids, zeros where there are none, and which of them count.
+        """Return the vectors of ids, and which of them count.
 
         Args:
             ids: Internal ids [B].
 
         Returns:
-            [B, D] and [B], or [B, T, D] and [B, T]; the first in float32.
+            [B, D] and [B], or [B, T, D] and [B, T]; the first in float32. What does not count is
+            zero.
 
         Raises:
             UserError: A vector that counts has values that are no numbers. It is looked for here
                 and not when the feature is opened: files of patches have tens of gigabytes.
         """
+        values, counts = self.stored(ids)
+        return values.astype(np.float32, copy=False), counts
+
+    def stored(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what :meth:`take` does, in the type that it is stored in."""
         place = self.place[ids]  # [B]
-        values = self.values[place.clip(min=0)].astype(np.float32)  # [B, D] or [B, T, D]
-        values[place < 0] = 0
+        values = np.asarray(self.values[place.clip(min=0)])  # [B, D] or [B, T, D]
         counts = place >= 0  # [B]
         if self.mask is not None:
             counts = self.mask[place.clip(min=0)] & counts[:, None]  # [B, T]
+        values[~counts] = 0  # whatever stands there, numbers or not
         self._refuse_bad(ids, values, counts)
         return values, counts
 
     def _refuse_bad(self, ids: np.ndarray, values: np.ndarray, counts: np.ndarray) -> None:
         """Refuse values that are no numbers, which somebody else wrote or a disk damaged."""
-        bad = counts & ~np.isfinite(values).all(-1)  # [B] or [B, T]
-        if bad.any():
-            rows = bad.reshape(len(bad), -1).any(1)  # [B]
+        rows = bad_rows(values, counts if values.ndim == 3 else None)  # [B]
+        if rows.any():
             first = ids[int(rows.argmax())]
             raise UserError(
                 f"{self.path or 'a feature'}: {rows.sum()} of {len(rows)} rows have values that "
@@ -109,6 +114,17 @@ class FeatureStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest: Manifest = read_manifest(self.folder)
+        while True:
+            try:
+                self._open()
+                return
+            except UserError:
+                # a build that ended meanwhile has taken the files of the generation before away
+                before, self.manifest = self.manifest, read_manifest(self.folder)
+                if self.manifest.generation == before.generation:
+                    raise
+
+    def _open(self) -> None:
         self.values: np.ndarray = self._array("values")  # [n, D] or [n, T, D]
         self.mask = self._array("mask") if self.values.ndim == 3 else None  # [n, T]
         self.rows = self._rows()

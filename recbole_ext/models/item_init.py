@@ -20,6 +20,9 @@ HOWS = ("init", "add", "concat")
 NAMES = ("item_embedding", "item_embeddings", "item_emb", "embed_item", "item_embedding_layer")
 """What RecBole's models call their table of items."""
 
+ROWS = 1 << 14
+"""Vectors that are held in double precision at once."""
+
 
 def with_item_init(
     model: nn.Module, config: Any, dataset: Any, is_trained: bool = False
@@ -94,20 +97,42 @@ def _item_table(model: nn.Module, n_items: int) -> tuple[str, nn.Embedding]:
     )
 
 
+def principal_axes(x: Tensor, n_axes: int) -> Tensor:
+    """Return the first principal axes of centred vectors, the strongest first, [F, size].
+
+    They are the eigenvectors of X^T X, which is summed a part at a time: of a million items a
+    singular value decomposition would hold several copies. Of an axis and its negative it is the
+    one whose largest number is positive.
+
+    Args:
+        x: [n, F], of mean 0.
+        n_axes: Most of them; ``size`` is also at most n and F.
+    """
+    squares = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)  # [F, F]
+    for part in x.split(ROWS):
+        squares += part.double().T @ part.double()
+    axes = torch.linalg.eigh(squares)[1].flip(1)[:, : min(n_axes, *x.shape)]  # [F, size]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))  # [1, size]
+    return (axes * largest.sign()).to(x)
+
+
 @torch.no_grad()
 def start_from(table: nn.Embedding, vectors: Tensor) -> None:
     """Let a table start from the principal components of vectors, as large as it was on average.
 
     Args:
         table: [N', D], N' at least N.
-        vectors: [N, F]; rows of zeros have no feature and stay as they are, as does row 0.
+        vectors: [N, F]; rows of zeros have no feature and stay as they are, as does row 0, and a
+            single row that has one.
     """
     rows = vectors.abs().sum(1).nonzero().squeeze(1)  # [n]
     rows = rows[rows > 0]
-    x = vectors[rows] - vectors[rows].mean(0)  # [n, F]
-    _, _, axes = torch.linalg.svd(x.double(), full_matrices=False)  # [min(n, F), F]
-    size = min(table.embedding_dim, len(axes))
-    found = (x.double() @ axes[:size].T).to(table.weight)  # [n, size]
+    if len(rows) < 2:  # one has no components: its distance to the mean is nothing
+        return
+    x = vectors[rows]  # [n, F]
+    x -= x.mean(0)
+    found = x @ principal_axes(x, table.embedding_dim)  # [n, size]
+    size = found.shape[1]
     found *= table.weight[rows].std() / found.std().clamp_min(1e-12)
     table.weight[rows] = 0
     table.weight[rows[:, None], torch.arange(size, device=rows.device)] = found

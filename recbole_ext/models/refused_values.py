@@ -34,7 +34,7 @@ def check_positive(config: Any, keys: Iterable[str]) -> None:
         UserError: Naming the key and the value given.
     """
     for key in keys:
-        if config[key] <= 0:
+        if not config[key] > 0:  # NaN too
             raise UserError(f"{key}: {config[key]} must be greater than 0")
 
 

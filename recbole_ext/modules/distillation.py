@@ -8,12 +8,20 @@ from torch import Tensor
 
 from recbole_ext.modules.losses import exact
 
+SAME = 1e-6
+"""Share of a row's largest score, or of one, below which its deviation is nothing but rounding."""
+
 
 def standardise(scores: Tensor) -> Tensor:
-    """Return scores of mean 0 and deviation 1 in each row [B, C]: two models' become comparable."""
+    """Return scores of mean 0 and deviation 1 in each row [B, C]: two models' become comparable.
+
+    A row of equal scores, as of items that all lack a content, is zeros, and gets no gradient.
+    """
     scores = exact(scores)  # [B, C]
     centred = scores - scores.mean(1, keepdim=True)  # [B, C]
-    return centred / scores.std(1, keepdim=True, correction=0).clamp_min(1e-6)  # [B, C]
+    deviation = scores.std(1, keepdim=True, correction=0)  # [B, 1]
+    least = SAME * scores.detach().abs().amax(1, keepdim=True).clamp_min(1.0)  # [B, 1]
+    return torch.where(deviation > least, centred / deviation.clamp_min(SAME), 0.0)  # [B, C]
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:

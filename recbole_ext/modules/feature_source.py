@@ -22,6 +22,9 @@ class FeatureSource(nn.Module):
     Args:
         aligned: The feature by internal id.
 
+    Raises:
+        UserError: A vector has values that are no numbers; of several for an id, when it is read.
+
     Attributes:
         size: F.
         n_tokens: Most vectors of an id, T.
@@ -36,13 +39,12 @@ class FeatureSource(nn.Module):
         self.size = aligned.values.shape[-1]
         self.n_tokens = 1 if aligned.mask is None else aligned.values.shape[1]
         self._aligned = _Uncopied(aligned)
-        place, present = aligned.place.clip(min=0), aligned.present  # [N] each
         if aligned.mask is None:
-            rows = aligned.values[place] * present[:, None]  # [N, F], in the type it is stored in
+            rows, _ = aligned.stored(np.arange(len(aligned.place)))  # [N, F], as it is stored
             self.register_buffer("values", torch.from_numpy(rows), persistent=False)
             present = rows.any(1)  # [N]
         else:
-            present = present & aligned.mask[place].any(1)  # [N]
+            present = aligned.present & aligned.mask[aligned.place.clip(min=0)].any(1)  # [N]
         self.register_buffer("present", torch.from_numpy(present), persistent=False)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ class MemoryBank(nn.Module):
         """Put keys in, in place of the oldest.
 
         Args:
-            keys: [B, D]; of more than Q the last ones.
+            keys: [B, D], of unit length; of more than Q the last ones.
             ids: Items they are of [B].
         """
         size = len(self.keys)

@@ -20,11 +20,6 @@ class TestContract(CallbackContract):
     arguments = {"parts": PARTS, "min_steps": 2, "max_steps": 5, "threshold": 0.02}
 
 
-class TestContractInAPhase(CallbackContract):
-    name = "AdaptiveAlternate"
-    arguments = {"parts": PARTS, "min_steps": 2, "max_steps": 4, "phase": "never"}
-
-
 def run(callback, epochs=6, **more):
     """Return what moved in each step: the part names, and the state."""
     before = {}

@@ -195,6 +195,7 @@ def test_training_ends_with_the_plateau_of_the_last_phase() -> None:
         ([{"name": "a", "until": {"patience": 3}}], r"until needs the argument 'metric'"),
         ([{"name": "a", "until": {"metric": "x", "patiense": 3}}], "did you mean 'patience'"),
         ([{"name": "a", "until": {"metric": "x", "patience": 0}}], "patience must be at least 1"),
+        ([{"name": "a", "epochs": 1}, {"name": "a"}], "each needs a name of its own, not a, a"),
     ],
 )
 def test_a_wrong_phase_is_named(phases: list[dict[str, Any]], words: str) -> None:

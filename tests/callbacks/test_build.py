@@ -155,3 +155,34 @@ def test_a_bug_in_ones_own_module_is_shown_as_it_is(own_package: str, tmp_path: 
     (tmp_path / "my_pkg_for_build" / "broken.py").write_text("None.nothing\n")
     with pytest.raises(AttributeError, match="nothing"):
         build_callbacks(["my_pkg_for_build.broken:Mine"])
+
+
+LIMITED = {
+    "AdaptiveAlternate": {
+        "parts": [
+            {"name": "one", "train": "head.*", "losses": ["rec"]},
+            {"name": "two", "train": "aux_head.*", "losses": ["aux"]},
+        ]
+    },
+    "Distill": {"pairs": [{"teacher": "one", "student": "two"}]},
+}
+PHASES = [{"name": "first", "epochs": 1}, {"name": "joint", "epochs": 1}]
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_phase_that_does_not_come_is_named(name: str) -> None:
+    """In a phase of another name the callback would never act, and nobody would be told."""
+
+    def limited(phase: str | None) -> dict[str, Any]:
+        return {name: {**LIMITED[name], "phase": phase}}
+
+    staged = {"Alternate": {"phases": PHASES}}
+    assert len(build_callbacks([staged, limited("joint")])) == 2
+    assert len(build_callbacks([limited(None)])) == 1
+    words = "there is no phase 'jiont'; did you mean 'joint'.* .there are first, joint"
+    with pytest.raises(UserError, match=f"{name}: {words}"):
+        build_callbacks([staged, limited("jiont")])
+    cycle = {"Alternate": {"phases": PHASES, "cycle": True}}  # one long phase, without a name
+    for others in ([], [cycle]):
+        with pytest.raises(UserError, match=f"{name}: there is no phase 'joint' .list Alternate"):
+            build_callbacks([*others, limited("joint")])

@@ -83,7 +83,7 @@ def test_every_yaml_block_builds(at: int) -> None:
 @pytest.mark.parametrize(("name", "arguments"), ROWS)
 def test_every_row_of_the_table_builds(name: str, arguments: str) -> None:
     given: dict[str, Any] = yaml.safe_load(arguments or "{}")
-    build_callbacks([{name: given}])
+    build_callbacks([{"Alternate": {"phases": [{"name": "joint"}]}}, {name: given}])
     # All arguments are shown; the second way to give the warm-up is told beside it.
     shown = set(given) | ({"warmup_ratio"} if name == "LrSchedule" else set())
     assert shown == set(inspect.signature(find_callback(name)).parameters)

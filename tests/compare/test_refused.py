@@ -10,6 +10,7 @@ from recbole_ext.compare.check import check_wanted, configs_of
 from recbole_ext.compare.plan import plan
 from recbole_ext.types import UserError
 from tests.compare.conftest import SMALL, tiny, write_overrides
+from tests.models.feature_help import item_feature
 
 
 @pytest.fixture
@@ -69,6 +70,21 @@ def test_callbacks_are_checked_before_anything_runs(planned):
     broken = {"models": {"FTRagRec": {"callbacks": [{"EarlyStop": {"monitor": "ndcg@10"}}]}}}
     with pytest.raises(UserError, match="FTRagRec: EarlyStop has no argument 'monitor'"):
         planned(broken)
+
+
+@pytest.mark.parametrize("key", ["text_feature", "image_feature", "user_feature", "item_init"])
+def test_a_feature_that_is_not_there_is_refused_before_anything_runs(key, planned, tmp_path):
+    """Not by one run after the other."""
+    feature = item_feature(tmp_path / "tiny", "title")
+    model = "JointRec" if "feature" in key else "DuoRec"
+    own = {"features_dir": str(tmp_path)}
+    for name in ("title", feature):
+        given = {key: {"feature": name} if key == "item_init" else name}
+        assert planned({"models": {model: {**own, **given}}}, models=(model,))
+    given = {key: {"feature": "titel"} if key == "item_init" else "titel"}
+    with pytest.raises(UserError, match=f"{model}: there is no feature 'titel'.* mean 'title'"):
+        planned({"models": {model: {**own, **given}}}, models=(model,))
+    assert not (tmp_path / "compare").exists()
 
 
 def test_a_callback_that_would_stop_what_goes_on_is_refused(planned):

@@ -257,6 +257,23 @@ def test_the_manifest_says_what_made_it(tmp_path):
     assert found["shape"] == [5, 4] and found["dtype"] == "float16" and found["date"][:2] == "20"
 
 
+def test_a_reader_that_a_build_overtakes_sees_the_new_one_whole(tmp_path, monkeypatch):
+    """The build ends after the reader has read the manifest, and before it opens the files."""
+    make(tmp_path / "f", TEXTS, Fake())
+    read, texts = store_module.read_manifest, {"i1": "one", "i9": "nine"}
+
+    def overtaken(folder):
+        found = read(folder)
+        monkeypatch.setattr(store_module, "read_manifest", read)
+        make(tmp_path / "f", texts, Fake())
+        return found
+
+    monkeypatch.setattr(store_module, "read_manifest", overtaken)
+    store = FeatureStore(tmp_path / "f")
+    assert list(store.rows["token"]) == ["i1", "i9"] and len(store.values) == 2
+    assert store.manifest.shape == (2, 4)
+
+
 def test_a_second_build_of_the_same_feature_is_refused_while_the_first_works(tmp_path):
     refused = []
 

@@ -17,6 +17,7 @@ from recbole_ext.features.build import Building, Subject, build
 from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.store import FeatureStore
+from recbole_ext.models import item_init
 from recbole_ext.models.item_init import start_from, with_item_init
 from recbole_ext.quick_start import load_run, run
 from recbole_ext.types import UserError
@@ -188,7 +189,8 @@ def test_a_model_with_it_can_be_pickled_and_copied(how, given):
 
 
 @pytest.mark.parametrize("size", [4, 9])
-def test_init_starts_from_principal_components(given, size):
+def test_init_starts_from_principal_components(given, size, monkeypatch):
+    monkeypatch.setattr(item_init, "ROWS", 7)  # in parts
     config, dataset = given
     config["item_init"] = {"feature": "fixed"}
     plain = model_of(dataset.item_num, size).item_embedding.weight.detach()
@@ -202,10 +204,11 @@ def test_init_starts_from_principal_components(given, size):
     basis = axes[:, -kept:].flip(1)  # [6, kept]
     wanted = x @ basis
     found = weight[3:, :kept].double()
-    # each component up to its sign, and all by one scale
+    # each component by the sign of its axis' largest number, and all by one scale
     for column in range(kept):
         cosine = torch.nn.functional.cosine_similarity(found[:, column], wanted[:, column], dim=0)
-        assert abs(cosine) == pytest.approx(1, abs=1e-5)
+        sign = basis[:, column][basis[:, column].abs().argmax()].sign()
+        assert cosine == pytest.approx(float(sign), abs=1e-5)
     assert (weight[3:, kept:] == 0).all()
     assert found.norm() / wanted.norm() == pytest.approx(
         float(plain[3:].std() / wanted.float().std()), rel=1e-4
@@ -218,6 +221,13 @@ def test_rows_of_zeros_have_no_feature():
     start_from(table, torch.tensor([[1.0, 2], [0, 0], [3, 1], [1, 1]]))
     assert torch.equal(table.weight[:2], before[:2])  # row 0 is padding, row 1 has none
     assert not torch.equal(table.weight[2:], before[2:])
+
+
+def test_a_single_vector_has_no_components():
+    table = nn.Embedding(4, 2)
+    before = table.weight.detach().clone()
+    start_from(table, torch.tensor([[0.0, 0], [0, 0], [3, 1], [0, 0]]))
+    assert torch.equal(table.weight, before)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,18 @@ def test_ranks_are_fused_by_their_reciprocals():
             assert float(found[row, i]) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize("combine", ["learned", "rank_fusion"])
+@torch.no_grad()
+def test_candidates_have_the_scores_that_they_have_among_all(made, combine):
+    net, (_, _, test) = made(combine=combine)
+    for parameter in net.mix.parameters():
+        parameter.normal_(generator=torch.Generator().manual_seed(1))
+    batch = next(iter(test))[0]
+    candidates = torch.arange(1, 9).repeat(len(batch), 1) + torch.arange(len(batch))[:, None] % 5
+    found = net.eval().scores(batch, candidates)
+    torch.testing.assert_close(found, net.full_sort_predict(batch).gather(1, candidates))
+
+
 def test_the_losses_of_a_part_that_does_not_train_are_zero(made):
     net, (train, _, _) = made(memory_bank_size=16)
     batch = next(iter(train))
@@ -231,6 +243,38 @@ def test_the_bank_fills_with_keys_of_the_slow_encoder(made, settings):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{}, {"retriever": "UR4Rec", "retriever_config": {**QUIET, "cl_weight": 0.2}}],
+    ids=["text", "proxies"],
+)
+@torch.no_grad()
+def test_the_banks_contrast_is_of_cosines(made, settings):
+    """InfoNCE by its definition: positive and negatives are cosines alike, within [-1, 1]."""
+    net, (train, _, _) = made(
+        memory_bank_size=1000, bank_temperature=0.2, contrastive_weight=0.2, **settings
+    )
+    first, second = (batch for batch, _ in zip(train, range(2), strict=False))
+    net.losses(first)
+    asked, held = first[net.POS_ITEM_ID], net.n_items - 1
+    net.eval()
+    losses = []
+    queries, targets = net.retriever.towers(second).queries.numpy(), second[net.POS_ITEM_ID]
+    bank, own = (net.retriever.key_encoder(ids).numpy() for ids in (asked[-held:], targets))
+    for user, target, key in zip(queries, targets.tolist(), own, strict=True):
+        others = bank[(asked[-held:] != target).numpy()]
+        powers = [np.exp(cosine(user, one) / 0.2) for one in (key, *others)]
+        losses.append(-np.log(powers[0] / sum(powers)))
+    found = net.losses(second)["contrastive"].item()
+    assert found == pytest.approx(0.2 * np.mean(losses), rel=1e-4)
+
+
+def cosine(user: np.ndarray, item: np.ndarray) -> float:
+    """Return the cosine of a user's vector, or of the nearest of several, and an item's."""
+    users = user.reshape(-1, len(item)).astype(float)
+    return float((users @ item / np.linalg.norm(users, axis=1) / np.linalg.norm(item)).max())
+
+
+@pytest.mark.parametrize(
     ("settings", "weight"),
     [
         ({"contrastive_weight": 0.3}, 0.3),
@@ -250,6 +294,18 @@ def test_the_banks_contrast_has_the_weight_of_the_one_that_it_replaces(made, set
     assert keys.shape[1] == net.bank.keys.shape[1] == queries.shape[-1]
     expected = bank_info_nce(queries, keys, target, net.bank, 0.2)
     assert loss.item() == pytest.approx(weight * expected.item(), rel=1e-5) != 0
+
+
+def test_pictures_that_the_retriever_does_not_read_are_said(tiny_data_path, tmp_path, caplog):
+    poster = item_feature(tmp_path, "poster", size=10)
+    found = []
+    for retriever in ("TextPreferenceRetriever", "MultimodalPreferenceRetriever"):
+        caplog.clear()
+        more = {"retriever": retriever, "image_feature": poster}
+        config = Joint().make_config(tiny_data_path, tmp_path, **more)
+        get_model("JointRec").check_settings(config, None)
+        found.append("image_feature does nothing" in caplog.text)
+    assert found == [True, False]
 
 
 TEXT, PATCHES = 3, 4
@@ -332,6 +388,10 @@ def test_of_one_modality_there_is_nothing_to_be_consistent_with(made, tmp_path):
         ({"contrastive_weight": -0.1}, "contrastive_weight: -0.1 is not between 0 and"),
         ({"retriever_config": {"fuson": "late"}}, "'?fuson'?"),
         ({"retriever_config": {"retrieval_loss": "mse"}}, "retrieval_loss: 'mse' is none of"),
+        *(
+            ({"retriever_config": {key: 1}}, f"retriever_config: '{key}' is of the whole run")
+            for key in ("learning_rate", "topk", "MAX_ITEM_LIST_LENGTH", "seed", "nproc", "epochs")
+        ),
         ({"text_feature": None}, "text_feature: name the stored texts"),
     ],
 )

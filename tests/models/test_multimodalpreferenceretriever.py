@@ -11,8 +11,9 @@ from contracts import ModelContract, assert_like_in_16_bits
 from recbole.utils import init_seed
 
 from recbole_ext.data.build import create_dataset, create_loaders
+from recbole_ext.features.build import Subject
 from recbole_ext.types import UserError
-from tests.models.feature_help import item_feature
+from tests.models.feature_help import Fake, item_feature, write_feature
 from tests.models.phase_help import moves, properties
 
 LAST = "joint_multimodal"
@@ -144,6 +145,8 @@ def test_it_knows_what_is_covered(tiny_data_path, tmp_path):
             {"image_feature": None, "consistency_weight": 0.1},
             "consistency_weight: of one modality there is nothing to be consistent with",
         ),
+        ({"consistency_weight": -0.1}, "consistency_weight: -0.1 must be at least 0"),
+        ({"attn_dropout_prob": 1.0}, "attn_dropout_prob: 1.0 must be at least 0 and less than 1"),
         ({"fusion": "early", "n_heads": 3}, "hidden_size: 64 is not a multiple of n_heads 3"),
     ],
 )
@@ -172,3 +175,26 @@ def test_texts_then_images_then_both(tiny_data_path, tmp_path, monkeypatch):
     assert found["pretrain_image"] == {of_image, *user}
     others = {"content.delta.weight", "content.fusion.mix.weight", "content.fusion.missing"}
     assert found[LAST] == {of_text, of_image, *user, *others}
+
+
+def test_features_that_have_changed_places_are_said(tiny_data_path, tmp_path, caplog):
+    texts = {f"i{i}": f"title {i}" for i in range(9)}
+    made = {
+        kind: write_feature(
+            tmp_path, f"of {kind}", texts, Subject("x", kind, "item", "tiny"), Fake()
+        )
+        for kind in ("text", "image", "vector")
+    }
+    found = []
+    for text, image in (("text", "image"), ("image", "text"), ("vector", "vector")):
+        caplog.clear()
+        features = {"text_feature": made[text], "image_feature": made[image]}
+        build(tiny_data_path, tmp_path, **features)
+        found.append([r.getMessage() for r in caplog.records if "that is meant" in r.getMessage()])
+    assert found[0] == found[2] == []
+    assert found[1] == [
+        f"text_feature: '{made['image']}' is a feature of kind image; is it image_feature that is "
+        "meant?",
+        f"image_feature: '{made['text']}' is a feature of kind text; is it text_feature that is "
+        "meant?",
+    ]

@@ -224,6 +224,8 @@ def test_histories_and_items_without_any_text(tiny_data_path, tmp_path):
         ({"user_feature": "taste"}, "profile: stored and user_feature go together"),
         ({"token_pooling": "max"}, "token_pooling: 'max' is none of mean, attention"),
         ({"scale": 0.0}, "scale: 0.0 must be greater than 0"),
+        ({"contrastive_weight": -1.0}, "contrastive_weight: -1.0 must be at least 0"),
+        ({"diversity_weight": -1.0}, "diversity_weight: -1.0 must be at least 0"),
         ({"n_negatives": 0}, "n_negatives: 0 must be greater than 0"),
         ({"content_memory": -1.0}, "content_memory: -1.0 must be greater than 0"),
         ({"diversity_top_k": 1}, "diversity_top_k: a list of one is never diverse"),

@@ -14,6 +14,7 @@ from recbole_ext.modules.content import ItemContent, linear_map
 from recbole_ext.modules.feature_source import FeatureSource
 from recbole_ext.modules.fusion import build_fusion
 from recbole_ext.modules.profile import PooledProfile, StoredProfile
+from recbole_ext.types import UserError
 
 N, SIZE, D, T = 9, 12, 8, 4
 PLACE = np.array([-1, 2, 0, -1, 1, 5, 4, 3, 6])
@@ -67,6 +68,35 @@ def test_what_says_nothing_is_not_present():
     tokens = stored(T)
     tokens.mask[6] = False
     assert FeatureSource(tokens).present.tolist() == [i not in (0, 3, 8) for i in range(N)]
+
+
+def of_rows(values: np.ndarray, mask: np.ndarray | None = None) -> Aligned:
+    """Return rows 0, 1 and 2 as those of ids 1, 2 and 4; ids 0 and 3 have none."""
+    return Aligned(values, mask, np.array([-1, 0, 1, -1, 2]), 0)
+
+
+def test_numbers_of_what_does_not_count_are_not_read():
+    """Of a row that stands in for those without, and of a place that the mask leaves out."""
+    values = np.ones((3, 2), np.float16)
+    found, counts = FeatureSource(of_rows(values))(torch.tensor([0, 3, 1]))
+    assert counts.flatten().tolist() == [False, False, True] and not found[:2].any()
+    tokens, mask = (
+        np.ones((3, 2, 2), np.float16),
+        np.array([[False, True], [True, True]])[[0, 1, 1]],
+    )
+    tokens[0, 0] = np.nan
+    found, counts = FeatureSource(of_rows(tokens, mask))(torch.arange(5))
+    assert counts.sum(1).tolist() == [0, 1, 2, 0, 2]
+    assert not found[~counts].any() and found[counts].isfinite().all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_of_no_numbers_is_refused_when_it_is_opened(value):
+    """In row 0 it would else be that of all ids without a vector too: NaN x 0 is NaN."""
+    values = np.ones((3, 2), np.float16)
+    values[0, 1] = value
+    with pytest.raises(UserError, match="1 of 5 rows have values that are no numbers"):
+        FeatureSource(of_rows(values))
 
 
 def test_tokens_stay_in_their_file_and_a_chunk_at_a_time_is_read():

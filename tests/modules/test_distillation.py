@@ -31,3 +31,15 @@ def test_losses_are_exact_of_what_they_get(dtype):
     assert candidate_loss(student).item() == pytest.approx(wanted, rel=1e-5)
     wanted = (s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True)
     np.testing.assert_allclose(standardise(student).double().numpy(), wanted, atol=1e-5)
+
+
+def test_a_row_of_equal_scores_teaches_nothing_and_learns_nothing():
+    """Not the rounding of it, blown up by its tiny deviation."""
+    for value in (0.0, 0.1, 12.3):
+        alike = torch.full((2, 101), value)
+        alike[1] += 1e-7 * value * torch.randn(101, generator=torch.Generator().manual_seed(0))
+        student = alike.requires_grad_()
+        found = standardise(student)
+        assert not found.any()
+        distillation(found, scores(2).repeat(1, 4)[:2, :101]).backward()
+        assert not student.grad.any()

@@ -13,10 +13,17 @@ properties/model/JointRec.yaml.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import (
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
 from torch import Tensor, nn
 
 from recbole_ext.config import Config
@@ -32,7 +39,9 @@ from recbole_ext.modules.losses import bpr, item_cross_entropy
 from recbole_ext.modules.match_score import bounded_scale
 from recbole_ext.modules.memory_bank import MemoryBank, SlowCopy, bank_info_nce
 from recbole_ext.modules.sampling import other_items
+from recbole_ext.paths import data_folder
 from recbole_ext.registry import get_model
+from recbole_ext.settings_reading import read_yaml
 from recbole_ext.types import Losses, UserError
 
 CHOICES = {
@@ -58,6 +67,8 @@ LOSSES = ("sasrec", "joint", "retrieval", "contrastive", "matching", "consistenc
 """Names of the losses, the same in every batch."""
 OF_RETRIEVER = {"rec": "retrieval", "cl": "contrastive", "cf": "matching"}
 """What a loss of the retriever is called here, where it is called otherwise."""
+OF_RUN = (*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments)
+"""RecBole's settings of data, training and evaluation."""
 OWN_TRAINING = ("callbacks", "epochs", "item_init", "retriever_config")
 """Settings of the whole that are none of the retriever's."""
 
@@ -109,6 +120,12 @@ class JointRec(ExtRecommender, SequentialRecommender):
         cls._check_choices(config)
         theirs = retriever_config(config)
         theirs.model_class.check_settings(theirs, train_dataset)
+        if config["image_feature"] and "image_feature" not in theirs.resolved:
+            logging.getLogger().warning(
+                "image_feature does nothing: %s reads no pictures; set retriever: "
+                "MultimodalPreferenceRetriever, or leave it out",
+                config["retriever"],
+            )
 
     def encode(self, interaction: Any) -> Tensor:
         """Return SASRec's states [B, D]."""
@@ -162,13 +179,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of one item for each history, [B]."""
-        item = interaction[self.ITEM_ID]  # [B]
-        if self.combine == "rank_fusion":  # a rank is among all items
-            return self.full_sort_predict(interaction).gather(1, item[:, None]).squeeze(1)
-        h, emb = self.encode(interaction), self.item_weight[item[:, None]]  # [B, D], [B, 1, D]
-        ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, 1]
-        theirs = self.retriever.scores(interaction, item[:, None])  # [B, 1]
-        return self.mix(ours, theirs, h, emb).squeeze(1)
+        return self.scores(interaction, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the scores of all items for each history, [B, N]; the padding item never ranks."""
@@ -180,6 +191,15 @@ class JointRec(ExtRecommender, SequentialRecommender):
         scores = self.mix(ours, theirs, h, self.item_weight)  # [B, N]
         scores[:, 0] = -torch.inf
         return scores
+
+    def scores(self, interaction: Any, candidates: Tensor) -> Tensor:
+        """Return the scores of candidates [B, K] for each history, [B, K]."""
+        if self.combine == "rank_fusion":  # a rank is among all items
+            return self.full_sort_predict(interaction).gather(1, candidates)
+        h, emb = self.encode(interaction), self.item_weight[candidates]  # [B, D], [B, K, D]
+        ours = (emb @ h.unsqueeze(-1)).squeeze(-1)  # [B, K]
+        theirs = self.retriever.scores(interaction, candidates)  # [B, K]
+        return self.mix(ours, theirs, h, emb)
 
     def result_extra(self) -> dict[str, Any]:
         """Return what ``result.json`` says about the retriever."""
@@ -249,7 +269,8 @@ def retriever_config(config: Any) -> Config:
     """Return the settings of the retriever: those it shares with the whole, and its own.
 
     Raises:
-        UserError: ``retriever_config`` has a key that the retriever does not know.
+        UserError: ``retriever_config`` has a key that the retriever does not know, or one that is
+            not for a model alone.
     """
     name = config["retriever"]
     get_model(name)  # a misspelt one is said so
@@ -259,6 +280,13 @@ def retriever_config(config: Any) -> Config:
     if not (config["text_feature"] and config["image_feature"]):
         shared.pop("consistency_weight", None)  # of one modality there is nothing to be so with
     own = config["retriever_config"] or {}
+    of_run = {*read_yaml(data_folder("properties") / "base.yaml"), *OF_RUN, *OWN_TRAINING}
+    for key in own:
+        if key in of_run:
+            raise UserError(
+                f"retriever_config: '{key}' is of the whole run, and would do nothing here; set it "
+                "beside retriever_config"
+            )
     theirs = Config(name, config["dataset"], None, {**shared, **own})
     theirs["device"] = config["device"]
     return theirs

@@ -14,6 +14,7 @@ from torch import nn
 
 from recbole_ext.data.features import item_features_of
 from recbole_ext.models.multimodal.textpreferenceretriever import TextPreferenceRetriever, Towers
+from recbole_ext.models.refused_values import check_fraction, check_not_negative
 from recbole_ext.modules.fusion import build_fusion
 from recbole_ext.modules.losses import consistency
 from recbole_ext.types import Losses, UserError
@@ -40,6 +41,8 @@ class MultimodalPreferenceRetriever(TextPreferenceRetriever):
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
         """Refuse settings that cannot be meant."""
         super().check_settings(config, train_dataset)
+        check_fraction(config, ["attn_dropout_prob"])
+        check_not_negative(config, ["consistency_weight"])
         if config["consistency_still"] not in ("text", "image"):
             raise UserError(
                 f"consistency_still: '{config['consistency_still']}' is neither text nor image"

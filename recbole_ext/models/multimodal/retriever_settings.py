@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_ext.models.refused_values import check_positive, check_words
+from recbole_ext.models.refused_values import check_not_negative, check_positive, check_words
 from recbole_ext.modules.pooling import POOLINGS
 from recbole_ext.types import UserError
 
@@ -33,6 +33,7 @@ def check_values(config: Any) -> None:
     """
     check_words(config, CHOICES)
     check_positive(config, POSITIVE)
+    check_not_negative(config, ("contrastive_weight", "diversity_weight"))
     if config["diversity_top_k"] < 2:
         raise UserError("diversity_top_k: a list of one is never diverse; take 2 or more")
     if (config["profile"] == "stored") != bool(config["user_feature"]):

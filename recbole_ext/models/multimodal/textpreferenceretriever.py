@@ -92,7 +92,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
         self.time_field = config["TIME_FIELD"]
         size = config["hidden_size"]
         sources = {
-            modality: FeatureSource(load_feature(config, dataset, name))
+            modality: FeatureSource(load_feature(config, dataset, name, kind=modality))
             for modality, name in self.features_of(config).items()
         }
         fusion = self._build_fusion(config, [source.n_tokens for source in sources.values()])
@@ -217,7 +217,7 @@ class TextPreferenceRetriever(ExtRecommender, SequentialRecommender):
 
     @property
     def key_encoder(self) -> nn.Module:
-        """Item ids [n] -> the keys [n, D] that the queries of users are contrasted with."""
+        """Item ids [n] -> keys [n, D] of unit length, for the queries of users to meet."""
         return self.content
 
     @property

@@ -32,7 +32,12 @@ from recbole_ext.models.multimodal.ur4rec_parts import (
     build_backbone,
     build_retriever,
 )
-from recbole_ext.models.refused_values import check_positive
+from recbole_ext.models.refused_values import (
+    DROPOUTS,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 from recbole_ext.modules.feature_source import FeatureSource
 from recbole_ext.modules.losses import (
     diversity,
@@ -46,6 +51,11 @@ from recbole_ext.modules.transformer import trim
 from recbole_ext.types import Losses, UserError, suggest
 
 BACKBONES = ("SASRec", "GRU4Rec")
+POSITIVE = (
+    *("temperature", "memory_items", "n_negatives", "gru_size"),
+    *("retriever_layers", "retriever_size", "retriever_heads", "retriever_inner_size"),
+)
+"""Settings that are greater than 0."""
 PREFERENCE_STD = 1e-3
 """Of the weights that the preference enters the backbone with: it begins as the backbone alone."""
 
@@ -98,7 +108,9 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
             raise UserError(f"backbone: '{backbone}' is neither SASRec nor GRU4Rec{hint}")
         text_feature(config)
         check_may_leak(config)
-        check_positive(config, ("temperature", "memory_items", "n_negatives", "retriever_layers"))
+        check_positive(config, POSITIVE)
+        check_not_negative(config, ("cl_weight", "cf_weight", "diversity_weight"))
+        check_fraction(config, ("retriever_dropout_prob", *DROPOUTS))
         if config["memory_items"] < 2 and not config["user_feature"]:
             raise UserError(
                 "memory_items: 1 is a memory of one key, which every proxy attends to alike; take "
@@ -178,7 +190,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
 
     @property
     def key_encoder(self) -> nn.Module:
-        """Item ids [n] -> the keys [n, d] that the queries of users are contrasted with."""
+        """Item ids [n] -> keys [n, d] of unit length, for the queries of users to meet."""
         return ItemKeys(self.encoder.item_embedding, self.retriever)
 
     @property
@@ -225,7 +237,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
         return self.encoder.encode_embedded(self.encoder.embed_items(joined), lengths)  # [B, D]
 
     def _open_texts(self, config: Any, dataset: Any, name: str) -> FeatureSource:
-        source = FeatureSource(load_feature(config, dataset, name))
+        source = FeatureSource(load_feature(config, dataset, name, kind="text"))
         if source.n_tokens > 1:
             raise UserError(
                 f"text_feature '{name}' has {source.n_tokens} vectors for an item, and the memory "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ext.models.sas_encoder import build_sas_encoder
@@ -118,5 +119,5 @@ class ItemKeys(nn.Module):
         self.table, self.retriever = table, retriever
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the keys of items, [n] -> [n, d]."""
-        return self.retriever.encode_items(self.table(ids))
+        """Return the keys of items, of unit length, [n] -> [n, d]."""
+        return F.normalize(self.retriever.encode_items(self.table(ids)), dim=-1)
