@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_ext.feature_commands.common import open_feature, say, subject_of
+from recbole_ext.feature_commands.common import check_place, open_feature, say, subject_of
 from recbole_ext.feature_commands.options import Feature, FeatureOfData, Kept, refuse_given
 from recbole_ext.features import exchange
 from recbole_ext.features.build import Building, build
@@ -58,6 +58,7 @@ def import_vectors(
         token: Its column of tokens, where there are several.
     """
     path = _checked(file, mapping, "import")
+    check_place(feature)
     if mapping:
         contents = exchange.read_mmrec(path, Path(mapping), token)
     elif token is not None:
