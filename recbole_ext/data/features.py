@@ -36,6 +36,22 @@ def feature_folder(config: Any, name: str) -> Path:
     return folder
 
 
+def item_features_of(config: Any) -> dict[str, str]:
+    """Return modality -> name of the stored feature that a model of items takes; text first.
+
+    Raises:
+        UserError: None is named.
+    """
+    found = {kind: config[f"{kind}_feature"] for kind in ("text", "image")}
+    found = {kind: name for kind, name in found.items() if name}
+    if not found:
+        raise UserError(
+            "text_feature and image_feature: name one or both of the stored features of the "
+            f"items, as --text_feature=title {which_there_are(config)}"
+        )
+    return found
+
+
 def _stored(place: Path) -> list[str]:
     return sorted(path.parent.name for path in place.glob(f"*/{NAME}"))
 
@@ -62,22 +78,6 @@ def _refuse_unfinished(folder: Path, name: str) -> None:
             "under another name, with recbole-ext features text --texts="
             f"{folder / 'texts.parquet'}, and name them"
         )
-
-
-def item_features_of(config: Any) -> dict[str, str]:
-    """Return modality -> name of the stored feature that a model of items takes; text first.
-
-    Raises:
-        UserError: None is named.
-    """
-    found = {kind: config[f"{kind}_feature"] for kind in ("text", "image")}
-    found = {kind: name for kind, name in found.items() if name}
-    if not found:
-        raise UserError(
-            "text_feature and image_feature: name one or both of the stored features of the "
-            f"items, as --text_feature=title {which_there_are(config)}"
-        )
-    return found
 
 
 def load_vectors(config: Any, dataset: Any, name: str, key: str) -> Tensor:

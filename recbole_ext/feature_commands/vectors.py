@@ -57,8 +57,8 @@ def import_vectors(
         mapping: To an .npy array: the table with the number of each item in itemID.
         token: Its column of tokens, where there are several.
     """
-    path = _checked(file, mapping, "import")
     check_place(feature)
+    path = _checked(file, mapping, "import")
     if mapping:
         contents = exchange.read_mmrec(path, Path(mapping), token)
     elif token is not None:
