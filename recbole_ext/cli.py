@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from recbole_ext.settings_reading import files_in  # noqa: E402
+from recbole_ext.stopping import sigterm_as_interrupt  # noqa: E402
 from recbole_ext.types import UserError, suggest  # noqa: E402
 
 HELP = {
@@ -154,10 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in asks):
         print(_BODY.format(f"{arguments[0]} [--key=value ...]", HELP[arguments[0]]))
         return 0
+    with sigterm_as_interrupt() as came:
+        return _do(commands[arguments[0]], arguments, came)
+
+
+def _do(command: Callable[[list[str]], int], arguments: list[str], came: list[int]) -> int:
+    """Do a command; ``came`` has the signal that stopped it, where that was not Ctrl-C."""
     try:
         if arguments[0] != "doctor":  # which says what else is missing, too
             _need_recbole()
-        return commands[arguments[0]](arguments[1:])
+        return command(arguments[1:])
     except UserError as error:
         return _complain(str(error))
     except OSError as error:
@@ -170,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         hint = interrupt.args[0] if interrupt.args else "the run had not begun: give it once more"
         print(f"\nrecbole-ext: interrupted; {hint}", file=sys.stderr)
-        return 130
+        return 128 + came[0] if came else 130
 
 
 def _need_recbole() -> None:
@@ -181,8 +188,7 @@ def _need_recbole() -> None:
     """
     from recbole_ext.doctor import recbole_problem
 
-    problem = recbole_problem()
-    if problem:
+    if problem := recbole_problem():
         raise UserError(problem)
 
 
@@ -194,11 +200,9 @@ def _run(arguments: list[str]) -> int:
     from recbole_ext.report import result_table
 
     if options.get("resume"):
-        if options.keys() - {"resume"}:
-            raise UserError(
-                "--resume takes model, dataset and settings from the run folder; "
-                f"leave out --{', --'.join(sorted(options.keys() - {'resume'}))}"
-            )
+        if more := sorted(options.keys() - {"resume"}):
+            sentence = "--resume takes model, dataset and settings from the run folder; leave out"
+            raise UserError(f"{sentence} --{', --'.join(more)}")
         if any(argument.startswith("--output_dir=") for argument in overrides):
             raise UserError("--resume writes into the run folder itself; leave out --output_dir")
         result = run(resume=options["resume"], overrides=overrides)

@@ -58,6 +58,10 @@ def spawn_run(config: Config, folder: Path, job: Job) -> dict[str, Any]:
         if "UserError: " in last:
             raise UserError(last.partition("UserError: ")[2]) from None
         raise
+    except KeyboardInterrupt:  # SIGTERM comes to this process alone, which would wait for them
+        for process in mp.active_children():
+            process.terminate()
+        raise
     return queue.get()
 
 

@@ -23,7 +23,7 @@ from recbole_ext.evaluation.ranks import RankRecorder
 from recbole_ext.locks import lock, sole_use
 from recbole_ext.malloc import keep_freed_memory
 from recbole_ext.models.accelerate import accelerated
-from recbole_ext.models.item_init import with_item_init
+from recbole_ext.models.item_init import check_item_init, with_item_init
 from recbole_ext.pretraining import check_start, warm_start_of
 from recbole_ext.resume import check_features, resumed_config, write_features, write_settings
 from recbole_ext.run_folder import Phases
@@ -67,6 +67,7 @@ def run(
         config = Config(model, dataset, config_file_list, config_dict, overrides)
         check_files(config)  # before there is a folder that another attempt would find in its way
         build_callbacks(config["callbacks"])
+        _check_settings(config)
         folder = run_folder.make_folder(config["output_dir"], config["model"], config["dataset"])
     if config["nproc"] > 1:
         try:
@@ -75,6 +76,13 @@ def run(
             interrupt.args = ("a run in several processes is not continued, but started anew",)
             raise
     return _go(config, folder, resume is not None, made)
+
+
+def _check_settings(config: Config) -> None:
+    """Refuse what can be refused before the data are read, which takes minutes."""
+    check_item_init(config["item_init"])
+    if ":" not in config.model_path:  # a model of a user's own may want the data
+        getattr(config.model_class, "check_settings", lambda *_: None)(config, None)
 
 
 def _go(

@@ -10,7 +10,7 @@ from recbole_ext.compare.item_slices import features_of, item_slices
 from recbole_ext.compare.split import read_split
 from recbole_ext.config import Config
 from recbole_ext.evaluation.slices import COLD, slice_metrics
-from recbole_ext.types import UserError
+from recbole_ext.types import UserError, suggest
 
 
 def slices_of(folder: Path, cold: int = COLD) -> str:
@@ -24,8 +24,19 @@ def slices_of(folder: Path, cold: int = COLD) -> str:
         UserError: The folder has no ranks, or the data are no longer those of the run.
     """
     path = folder / "per_user.parquet"
-    if not (folder / "config.yaml").is_file() or not path.is_file():
-        raise UserError(f"{folder} has no ranks (per_user.parquet) of a finished run")
+    if not (folder / "config.yaml").is_file():
+        what = "holds no run (no config.yaml)" if folder.is_dir() else "is no folder"
+        above = folder.parent
+        near = above.iterdir() if above.is_dir() else ()
+        there = [str(one) for one in near if one.is_dir() and one != folder]
+        raise UserError(
+            f"--run={folder} {what}{suggest(str(folder), there)}; name the folder of a finished run"
+        )
+    if not path.is_file():
+        raise UserError(
+            f"--run={folder}: the run is not finished, and has no ranks (per_user.parquet); finish "
+            f"it with recbole-ext run --resume={folder}"
+        )
     config = Config(config_file_list=[folder / "config.yaml"])
     ranks = pd.read_parquet(path)
     counts = read_split(config["dataset"], config.resolved).popularity

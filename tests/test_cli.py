@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,22 @@ def test_an_interruption_is_130_and_says_how_to_go_on(
     monkeypatch.setattr(quick_start, "run", interrupt)
     code, _, err = call("run", "--model=BPR", *tiny)
     assert code == 130 and "the run had not begun: give it once more" in err
+
+
+def test_sigterm_has_a_last_word_too(
+    call: Call, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert before is signal.SIG_DFL
+
+    def end(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr(quick_start.Run, "go", end)
+    code, _, err = call("run", "--model=BPR", "--output_dir=there", *tiny)
+    assert code == 143 and err.strip() == "recbole-ext: interrupted; continue with --resume=there"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("found", [None, "1.2.0"])

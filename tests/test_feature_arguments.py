@@ -18,7 +18,7 @@ SERVED = (*TEXT, "--encoder=endpoint:small", "--yes")
 PROFILE = ("profile", *DATA, "--name=taste", "--writer=parrot")
 DESCRIBE = ("describe", *DATA, "--name=about", "--writer=parrot")
 IMAGE = ("image", *DATA, "--name=p", "--images=data", "--arch=ViT-B-32")
-IMPORT = ("import", "--dataset=tiny", "--name=v")
+IMPORT = ("import", *DATA, "--name=v")
 EXPORT = ("export", "--dataset=tiny", "--name=title", "--file=v.npy", "--mapping=m.csv")
 INSPECT = ("inspect", *DATA, "--name=title")
 USERS = ("text", *DATA, "--name=likes", "--texts=likes.json", "--of=user")
@@ -96,6 +96,13 @@ ODD = [
     ((*IMPORT, "--file=z.npy", "--mapping=m.csv"), "z.npy holds several arrays"),
     ((*IMPORT, "--file=v.npy", "--mapping=x.csv"), "x.csv: itemID 'x' is no number"),
     ((*IMPORT, "--file="), "features import: --file is empty; name a file"),
+    ((*IMPORT, "--file=v.npy", "--mapping=m.csv", "--dataset=tini"), "did you mean 'tiny'?"),
+    (("text", *DATA[1:], "--dataset=tyni", "--name=x", "--texts=likes.json"), "there is no folder"),
+    ((*TEXT, "--dataset=tiny2"), "data_path/dataset; --data_path names the first part"),
+    ((*TEXT, "--encoder=./nodir"), "--encoder: './nodir' is no folder; name the folder of a saved"),
+    ((*TEXT, "--encoder=dta/"), "--encoder: 'dta/' is no folder; did you mean 'data'?"),
+    ((*PROFILE[:-1], "--writer=./nodir"), "--writer: './nodir' is no folder"),
+    ((*PROFILE[:-1], "--writer=/a/b"), "--writer: '/a/b' is no folder"),
     ((*EXPORT[:-2], "--file=v.emb", "--field=a b"), "--field='a b' cannot be the name of a column"),
     ((*EXPORT[:-2], "--file=v.emb", "--field="), "--field='' cannot be the name of a column"),
     ((*EXPORT[:-2], "--file=/"), "cannot write /: it is a folder; name a file"),
@@ -146,7 +153,7 @@ def test_one_sentence_and_nothing_is_touched(arguments, sentence, files, capsys,
 
 def test_a_vector_of_any_width_comes_in(files, capsys):
     code, out, _ = call(capsys, *IMPORT, "--file=wide.emb")
-    assert code == 0 and "1 of 1 items, 100000 float32" in out
+    assert code == 0 and "1 of 1 items of the source, 100000 float32" in out
 
 
 def test_a_field_of_any_length_comes_in(files, capsys):
@@ -179,15 +186,26 @@ def test_what_was_cut_off_is_in_the_summary(files, capsys, monkeypatch):
     assert json.loads((files / "features/tiny/title/manifest.json").read_text())["n_cut"] == n
 
 
-@pytest.mark.parametrize("arguments", [TEXT, PROFILE, DESCRIBE], ids=lambda given: given[0])
-def test_a_name_that_cannot_be_shows_before_a_model_is_loaded(
-    arguments, files, capsys, monkeypatch
+@pytest.mark.parametrize("what", ["text", "image", "profile", "describe"])
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("--name=../../x", "--name takes the name of one folder, not '../../x'"),
+        ("--features_dir=m.csv", "cannot make the folder m.csv/tiny/"),
+        ("--features_dir=m.csv/deeper", "m.csv is a file; choose another --features_dir"),
+    ],
+)
+def test_a_place_is_refused_before_a_model_is_loaded(
+    where, sentence, what, files, capsys, monkeypatch
 ):
-    def load(*_, **__):
-        raise AssertionError("it is loaded")
+    def load(*arguments, **more):
+        raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(text_command, "SentenceEncoder", load)
     monkeypatch.setattr(written_command, "LocalWriter", load)
-    given = [a for a in arguments if not a.startswith("--name=")]
-    code, _, err = call(capsys, *given, "--name=../x")
-    assert code == 2 and "--name takes the name of one folder" in err
+    monkeypatch.setattr("recbole_ext.feature_commands.images.OpenClipEncoder", load)
+    (files / "data" / "a.png").write_bytes(b"")
+    command = {"text": TEXT, "image": IMAGE, "profile": PROFILE, "describe": DESCRIBE}[what]
+    given = {argument.partition("=")[0]: argument for argument in (*command, where)}
+    code, _, err = call(capsys, *given.values())
+    assert code == 2 and sentence in err and len(err.splitlines()) == 1

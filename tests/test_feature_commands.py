@@ -19,6 +19,7 @@ from recbole_ext.feature_commands import common
 from recbole_ext.feature_commands import texts as text_command
 from recbole_ext.feature_commands import written as written_command
 from recbole_ext.feature_commands.command import COMMANDS
+from recbole_ext.features.build import Building
 from recbole_ext.features.encoded import Encoded
 from recbole_ext.features.llm import Written
 from recbole_ext.features.manifest import Source
@@ -72,7 +73,9 @@ TEXT = ("text", *DATA, "--name=title", "--template={title}")
 def test_from_titles_to_numbers(place, capsys):
     code, out, _ = call(capsys, *TEXT)
     assert code == 0
-    assert out.startswith("features/tiny/title: 40 of 41 items, 8 float16, by minilm\n")
+    assert out.startswith(
+        "features/tiny/title: 40 of 41 items of the source, 8 float16, by minilm\n"
+    )
     store = FeatureStore("features/tiny/title")
     assert store.manifest.source.settings["template"] == "{title}"
     code, out, _ = call(
@@ -92,7 +95,7 @@ def test_tokens_and_users(place, capsys):
     code, _, err = call(capsys, *arguments)
     assert code == 2 and "does not tell up to which time interactions went into its texts" in err
     code, out, _ = call(capsys, *arguments, "--i_know_it_may_leak")
-    assert code == 0 and "likes: 2 of 2 users, 2 x 8 float16" in out
+    assert code == 0 and "likes: 2 of 2 users of the source, 2 x 8 float16" in out
     code, out, _ = call(capsys, "inspect", *DATA, "--name=likes")
     assert code == 0 and "6.7% of 30 users of tiny" in out
 
@@ -103,8 +106,8 @@ def test_there_and_back(to, place, capsys):
     files = [f"--file={to[0]}", *(f"--mapping={one}" for one in to[1:])]
     code, out, _ = call(capsys, "export", "--dataset=tiny", "--name=title", *files)
     assert code == 0 and out == f"40 vectors of 8 in {to[0]}\n"
-    code, out, _ = call(capsys, "import", "--dataset=tiny", "--name=again", *files)
-    assert code == 0 and "40 of 4" in out
+    code, out, _ = call(capsys, "import", *DATA, "--name=again", *files)
+    assert code == 0 and re.search("40 of 4[01] items of the source", out)
     one, two = (FeatureStore(f"features/tiny/{name}") for name in ("title", "again"))
     rows = {t: v for t, v in zip(one.rows["token"], one.values, strict=True) if v.any()}
     back = {t: v for t, v in zip(two.rows["token"], two.values, strict=True) if v.any()}
@@ -129,7 +132,7 @@ def test_there_and_back(to, place, capsys):
         ((*TEXT, "--dtype=int8"), "dtype takes float16 or float32, not 'int8'"),
         ((*TEXT, "--tokens=x"), "--tokens takes int, not 'x'"),
         (("inspect", *DATA, "--name=none"), "there is no feature 'none' in features/tiny"),
-        (("import", "--dataset=x", "--name=x", "--file=a.npy"), "--mapping belongs to an .npy"),
+        (("import", *DATA, "--name=x", "--file=a.npy"), "--mapping belongs to an .npy"),
         (("export", "--dataset=tiny", "--name=x", "--file=a"), "there is no feature 'x'"),
     ],
 )
@@ -160,8 +163,8 @@ def test_written_texts_become_a_feature(place, capsys, monkeypatch):
     assert code == 0 and out.startswith("features/tiny/taste/texts.parquet: 30 of 30 texts\n")
     encode = out.splitlines()[-1].partition("recbole-ext features ")[2].split()
     code, out, _ = call(capsys, *encode)
-    assert code == 0 and "taste_minilm: 30 of 30 users" in out
-    store = FeatureStore("features/tiny/taste_minilm")
+    assert code == 0 and "taste_vectors: 30 of 30 users" in out
+    store = FeatureStore("features/tiny/taste_vectors")
     assert store.manifest.cutoff == store.rows["cutoff"].max()
     # the last line is the item at the cut-off: half of the training history
     rows = pd.read_csv(place / "data" / "tiny" / "tiny.inter", sep="\t", dtype={0: str, 1: str})
@@ -205,7 +208,7 @@ def test_rows_and_their_problems_are_named(place, capsys):
     np.save("v.npy", values)
     pd.DataFrame({"asin": list("abc"), "itemID": range(3)}).to_csv("m.csv", sep="\t", index=False)
     files = ("--file=v.npy", "--mapping=m.csv")
-    code, out, _ = call(capsys, "import", "--dataset=tiny", "--name=v", *files)
+    code, out, _ = call(capsys, "import", *DATA, "--name=v", *files)
     assert code == 0 and out.endswith("by v.npy\n  2 without: all zeros\n")
 
 
@@ -238,7 +241,13 @@ def test_a_run_by_parts(place, capsys):
     line = next(line for line in out.splitlines() if line.startswith("all")).split()
     assert float(line[2]) == pytest.approx(result["recall@5"], abs=1e-4)
     assert main(["slices", "--run=none"]) == 2
-    assert "none has no ranks (per_user.parquet)" in capsys.readouterr().err
+    said = "--run=none is no folder; did you mean 'one'?; name the folder of a finished run\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert main(["slices", "--run=data"]) == 2
+    assert "--run=data holds no run (no config.yaml); name the f" in capsys.readouterr().err
+    (place / "one" / "per_user.parquet").unlink()
+    assert main(["slices", "--run=one"]) == 2
+    assert "finish it with recbole-ext run --resume=one\n" in capsys.readouterr().err
     assert table
 
 
@@ -286,11 +295,11 @@ def test_a_feature_knows_which_files_it_was_made_for(place, capsys, caplog):
     (place / "likes.json").write_text('{"u1": "a b", "u2": "c"}')
     likes = ("text", *DATA, "--name=likes", "--texts=likes.json", "--of=user", "--cutoff=9")
     assert call(capsys, *likes)[0] == 0
-    assert call(capsys, "import", "--dataset=no", "--name=v", f"--file={vectors(place)}")[0] == 0
+    assert call(capsys, "import", "--dataset=ml-1m", "--name=v", f"--file={vectors(place)}")[0] == 0
     wanted = {
         "tiny/title": f"tiny.item:{digests[item]}",
         "tiny/likes": f"tiny.inter:{digests[inter]}",
-        "no/v": None,  # of a dataset that is not here
+        "ml-1m/v": None,  # of a dataset that is not here yet
     }
     for name, fingerprint in wanted.items():
         assert FeatureStore(f"features/{name}").manifest.dataset_fingerprint == fingerprint
@@ -321,3 +330,32 @@ def vectors(place):
     """Write a file of RecBole's with one vector; return its path."""
     (place / "v.emb").write_text("i:token\tv:float_seq\na\t1 2\n")
     return place / "v.emb"
+
+
+def test_a_build_that_was_stopped_is_told_from_none(place, capsys, monkeypatch):
+    def stop(self, contents):
+        if "stopped" in vars(self):
+            raise KeyboardInterrupt
+        self.stopped = True
+        return encode(self, contents)
+
+    encode = Letters.encode
+    monkeypatch.setattr(Letters, "encode", stop)
+    small = lambda dtype, **more: Building(dtype, batch_size=30, **more)  # noqa: E731
+    monkeypatch.setattr(text_command, "Building", small)
+    code, _, err = call(capsys, *TEXT)
+    assert code == 130 and err.endswith("the same command goes on; 30 of 40 are kept\n")
+    code, _, err = call(capsys, "inspect", *DATA, "--name=title")
+    assert code == 2 and "feature 'title' is not finished: its build in features/tiny/title" in err
+    assert "the command that began it goes on" in err
+    monkeypatch.setattr(Letters, "encode", encode)
+    assert call(capsys, *TEXT)[0] == 0
+
+
+def test_texts_that_are_no_vectors_are_told_from_none(place, capsys, monkeypatch):
+    monkeypatch.setattr(written_command, "LocalWriter", Parrot)
+    more = ("--writer=parrot", "--max_new_tokens=9")
+    assert call(capsys, "describe", *DATA, "--name=about", *more)[0] == 0
+    code, _, err = call(capsys, "inspect", *DATA, "--name=about")
+    assert code == 2 and "features/tiny/about holds texts that a language model wrote" in err
+    assert "recbole-ext features text --texts=features/tiny/about/texts.parquet" in err

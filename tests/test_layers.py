@@ -17,6 +17,7 @@ LAYERS = (
         "paths",
         "atomic",
         "locks",
+        "stopping",
         "malloc",
         "compat",
         "_standins",

@@ -146,3 +146,50 @@ def test_a_misspelt_metric_of_a_callback_is_found_before_training(
     monkeypatch.setattr(BPR, "calculate_loss", lambda *_: pytest.fail("it trains"))
     with pytest.raises(UserError, match="no metric 'ndgc@10'; did you mean 'ndcg@10'"):
         run("BPR", "tiny", config_dict={**settings, "callbacks": [callback]})
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "sentence"),
+    [
+        ("UR4Rec", {"text_feature": "title", "n_proxies": -1}, "n_proxies takes a number from 2"),
+        (
+            "MultimodalPreferenceRetriever",
+            {"text_feature": "title", "fusion": "tokn"},
+            "fusion: 'tokn' is none of .*did you mean 'token'",
+        ),
+        ("JointRec", {"memory_bank_size": -5}, "memory_bank_size takes a number from 0 to"),
+        (
+            "TextPreferenceRetriever",
+            {"text_feature": "title", "profile_pooling": "atention"},
+            "profile_pooling: 'atention' is none of",
+        ),
+        ("BPR", {"item_init": {"feature": "title", "how": "int"}}, "how takes init, add, concat"),
+        ("FTRagRec", {"pretrain": "none"}, "pretrain: none without pretrained_path"),
+        (
+            "TextPreferenceRetriever",
+            {},
+            r"--text_feature=title \(there are posters, words in .*features/tiny; recbole-ext",
+        ),
+        ("VBPR", {"features_dir": "empty"}, r"title \(there are none in empty/tiny; recbole-ext"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_before_the_data_are_read(
+    model: str,
+    wrong: dict[str, Any],
+    sentence: str,
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(config: Any) -> Any:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("recbole_ext.quick_start.create_dataset", read)
+    for name in ("words", "posters"):
+        (tmp_path / "features" / "tiny" / name).mkdir(parents=True)
+        (tmp_path / "features" / "tiny" / name / "manifest.json").write_text("{}")
+    shared = {key: value for key, value in settings.items() if key != "embedding_size"}
+    given = {**shared, "features_dir": str(tmp_path / "features"), **wrong}
+    with pytest.raises(UserError, match=sentence):
+        run(model, "tiny", config_dict=given)
+    assert not (tmp_path / "run").exists()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -152,7 +150,7 @@ def in_child(job: Job, log: Path) -> str | None:
     log.parent.mkdir(parents=True, exist_ok=True)
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    with open(log, "w", encoding="utf-8") as stream, _sigterm_as_exit():
+    with open(log, "w", encoding="utf-8") as stream:
         child = subprocess.Popen(
             [sys.executable, "-m", "recbole_ext.compare.child"],
             stdin=subprocess.PIPE,
@@ -179,23 +177,6 @@ def in_child(job: Job, log: Path) -> str | None:
         return None
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"{lines[-1] if lines else 'no message'} (exit code {child.returncode}, see {log.name})"
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM pass through ``finally`` and ``except``, as Ctrl-C does."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _job(one: Planned) -> Job:

@@ -27,22 +27,8 @@ def check_files(config: Any) -> None:
         UserError: Naming the file, the column and the remedy.
     """
     folder, name = Path(config["data_path"]), config["dataset"]
-    if not folder.exists():
-        downloadable = [*read_yaml(RECBOLE / "properties" / "dataset" / "url.yaml"), "ml-100k"]
-        if name in downloadable:
-            return
-        here = (
-            [p.name for p in folder.parent.iterdir() if p.is_dir()]
-            if folder.parent.is_dir()
-            else []
-        )
-        raise UserError(
-            f"dataset '{name}': there is no folder {folder}, and RecBole knows no download of "
-            f"that name{suggest(name, [*here, *downloadable])} (the folder is data_path/dataset, "
-            "see dataset_configs/template.yaml)"
-        )
-    if not folder.is_dir():
-        raise UserError(f"dataset '{name}': {folder} is a file, and a folder is meant")
+    if not check_folder(config):
+        return
     for source in config["load_col"] or ():
         if source != "inter" and not (folder / f"{name}.{source}").is_file():
             raise UserError(
@@ -55,6 +41,28 @@ def check_files(config: Any) -> None:
         columns = _header(path, config)
         for key, kind in _needed(config).items():
             _check_column(path, columns, key, kind, config)
+
+
+def check_folder(config: Any) -> bool:
+    """Check that the dataset's folder is there, or that RecBole downloads it; say which.
+
+    Raises:
+        UserError: Naming the folder, near names and the remedy.
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
+    if folder.is_dir():
+        return True
+    if folder.exists():
+        raise UserError(f"dataset '{name}': {folder} is a file, and a folder is meant")
+    downloadable = [*read_yaml(RECBOLE / "properties" / "dataset" / "url.yaml"), "ml-100k"]
+    if name in downloadable:
+        return False
+    here = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+    raise UserError(
+        f"dataset '{name}': there is no folder {folder}, and RecBole knows no download of "
+        f"that name{suggest(name, [*here, *downloadable])} (the folder is data_path/dataset; "
+        "--data_path names the first part, see dataset_configs/template.yaml)"
+    )
 
 
 def check_topk(config: Any, n_items: int) -> None:

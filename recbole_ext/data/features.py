@@ -29,7 +29,8 @@ def feature_folder(config: Any, name: str) -> Path:
     place = Path(config["features_dir"]) / config["dataset"]
     folder = place / name
     if not (folder / NAME).is_file():
-        there = sorted(path.parent.name for path in place.glob(f"*/{NAME}"))
+        _refuse_unfinished(folder, name)
+        there = _stored(place)
         hint = suggest(name, there) or (f"; there are: {', '.join(there)}" if there else "")
         raise UserError(
             f"there is no feature '{name}' in {place}{hint} (build it with recbole-ext features, "
@@ -67,9 +68,37 @@ def item_features_of(config: Any) -> dict[str, str]:
     if not found:
         raise UserError(
             "text_feature and image_feature: name one or both of the stored features of the "
-            "items, as --text_feature=title_minilm (recbole-ext features builds them)"
+            f"items, as --text_feature=title {which_there_are(config)}"
         )
     return found
+
+
+def _stored(place: Path) -> list[str]:
+    return sorted(path.parent.name for path in place.glob(f"*/{NAME}"))
+
+
+def which_there_are(config: Any) -> str:
+    """Return what there is to name where a feature has to be named, for the end of a message."""
+    place = Path(config["features_dir"]) / config["dataset"]
+    there = _stored(place)
+    if there:
+        return f"(there are {', '.join(there)} in {place}; recbole-ext features builds others)"
+    return f"(there are none in {place}; recbole-ext features builds them, or set features_dir)"
+
+
+def _refuse_unfinished(folder: Path, name: str) -> None:
+    """Refuse a folder in which a build was stopped, or that has texts and no vectors of them."""
+    if any(path.is_dir() for path in folder.glob("part-*")):
+        raise UserError(
+            f"feature '{name}' is not finished: its build in {folder} was stopped, or is at work; "
+            "the command that began it goes on"
+        )
+    if any(folder.glob("*.parquet")):
+        raise UserError(
+            f"{folder} holds texts that a language model wrote, and no vectors of them; make these "
+            "under another name, with recbole-ext features text --texts="
+            f"{folder / 'texts.parquet'}, and name them"
+        )
 
 
 def load_vectors(config: Any, dataset: Any, name: str, key: str) -> Tensor:

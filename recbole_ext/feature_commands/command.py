@@ -34,9 +34,17 @@ def run(arguments: list[str]) -> int:
     if what not in COMMANDS:
         hint = suggest(what, COMMANDS) if what else ""
         raise UserError(f"features: one of {', '.join(COMMANDS)} is meant, not '{what}'{hint}")
-    return call_or_help(COMMANDS[what], rest, f"recbole-ext features {what}")
+    return _done(COMMANDS[what], rest, f"recbole-ext features {what}")
+
+
+def _done(command: Callable[..., None], arguments: list[str], name: str) -> int:
+    try:
+        return call_or_help(command, arguments, name)
+    except KeyboardInterrupt as interrupt:  # before or after the work, which says what is kept
+        interrupt.args = interrupt.args or ("the same command goes on",)
+        raise
 
 
 def run_pictured(what: str, arguments: list[str]) -> int:
     """Do ``recbole-ext captions|summaries --key=value ...``."""
-    return call_or_help(PICTURED[what], arguments, f"recbole-ext {what}")
+    return _done(PICTURED[what], arguments, f"recbole-ext {what}")

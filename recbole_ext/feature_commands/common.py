@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from recbole_ext.config import Config
+from recbole_ext.data.check import check_folder
 from recbole_ext.data.feature_origin import origin_of
 from recbole_ext.data.features import feature_folder
 from recbole_ext.feature_commands.options import Feature, FeatureOfData
 from recbole_ext.features.build import Subject
 from recbole_ext.features.store import FeatureStore
 from recbole_ext.features.texts import read_atomic
-from recbole_ext.features.writing import Texts
+from recbole_ext.features.writing import TEXTS, Texts
+from recbole_ext.types import UserError
+
+
+def check_place(feature: FeatureOfData) -> None:
+    """Refuse a place where nothing can be written, and a dataset that there is not.
+
+    Before a model is loaded, which takes minutes. Nothing is made.
+
+    Raises:
+        UserError: Naming the option.
+    """
+    folder = feature.folder
+    above = next(path for path in folder.absolute().parents if path.exists())
+    there = folder if folder.exists() else above
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written" if there.is_dir() else "is a file"
+        raise UserError(
+            f"cannot make the folder {folder}: {there} {why}; choose another --features_dir"
+        )
+    check_folder(config_of(feature.dataset, feature.data_path))
 
 
 def config_of(dataset: str, data_path: str | None) -> Config:
@@ -31,6 +53,7 @@ def side_rows(
 ) -> tuple[Path, dict[str, dict[str, str]]]:
     """Return the ``.item`` or ``.user`` file of a dataset, and token -> field -> text."""
     config = config_of(dataset, data_path)
+    check_folder(config)
     path = (Path(config["data_path"]) / f"{dataset}.{of}").resolve()
     return path, read_atomic(path, config["encoding"] or "utf-8", config["field_separator"])
 
@@ -59,13 +82,23 @@ def open_feature(feature: Feature) -> FeatureStore:
     return FeatureStore(feature_folder(place, feature.name))
 
 
+def encode_command(feature: FeatureOfData, of: str) -> str:
+    """Return the command that makes vectors of texts that were written."""
+    place = {"data_path": feature.data_path, "features_dir": feature.features_dir}
+    given = [f" --{key}={value}" for key, value in place.items() if value not in (None, "features")]
+    return (
+        f"encode them: recbole-ext features text --dataset={feature.dataset} "
+        f"--name={feature.name}_vectors --texts={feature.folder / TEXTS} --of={of}{''.join(given)}"
+    )
+
+
 def say(store: FeatureStore) -> None:
     """Print what a feature has, and why rows are without."""
     manifest, problems = store.manifest, store.rows["problem"].dropna()
     shape = " x ".join(map(str, manifest.shape[1:]))
     print(
-        f"{store.folder}: {manifest.n_present} of {manifest.shape[0]} {manifest.of}s, {shape} "
-        f"{manifest.dtype}, by {manifest.source.encoder}"
+        f"{store.folder}: {manifest.n_present} of {manifest.shape[0]} {manifest.of}s of the "
+        f"source, {shape} {manifest.dtype}, by {manifest.source.encoder}"
     )
     if manifest.n_cut:
         settings = manifest.source.settings

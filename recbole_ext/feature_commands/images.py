@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recbole_ext.feature_commands.common import say, subject_of
+from recbole_ext.feature_commands.common import check_place, say, subject_of
 from recbole_ext.feature_commands.options import FeatureOfData, Kept, at_least, at_most, one_of
 from recbole_ext.features.build import Building
 from recbole_ext.features.image_feature import image_feature
@@ -53,6 +53,7 @@ def encode_images(
         batch_size: Items that are encoded together.
     """
     at_least(1, batch_size=batch_size)
+    check_place(feature)
     pictures = read_images(images)
     store = image_feature(
         feature.folder,

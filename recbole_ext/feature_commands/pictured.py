@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recbole_ext.feature_commands.common import side_rows
+from recbole_ext.feature_commands.common import check_place, encode_command, side_rows
 from recbole_ext.feature_commands.options import FeatureOfData, at_least, one_of
 from recbole_ext.features.device import WEIGHT_DTYPES
+from recbole_ext.features.hub import check_model_name
 from recbole_ext.features.images import Pictures, read_images
 from recbole_ext.features.pictured import (
     CAPTION,
@@ -72,6 +73,7 @@ class Seeing:
         one_of("dtype", self.dtype, WEIGHT_DTYPES)
         if not self.model:
             raise UserError("--model is empty; name an alias, a hub id or a folder")
+        check_model_name("--model", self.model)
 
     def load(self) -> VisionLanguage:
         """Return the model."""
@@ -96,6 +98,7 @@ def write_captions(
         max_new_tokens: Most tokens of a caption.
     """
     at_least(1, max_new_tokens=max_new_tokens)
+    check_place(feature)
     pictures = seeing.pictures()
     found = seeing.load()
     if prompt is None:
@@ -118,6 +121,7 @@ def write_summaries(
         max_new_tokens: Most tokens of a summary.
     """
     at_least(1, max_new_tokens=max_new_tokens)
+    check_place(feature)
     used = read_template(template) if template else SUMMARY
     _, rows = side_rows(feature.dataset, "item", feature.data_path)
     rows = dict(list(rows.items())[: seeing.items])
@@ -146,7 +150,4 @@ def _say(feature: FeatureOfData, evidence: str) -> None:
         "rerank with them: recbole-ext rerank --candidates=... --reranker=qwen_vl "
         f"--evidence={evidence} --texts={feature.folder}"
     )
-    print(
-        f"encode them: recbole-ext features text --dataset={feature.dataset} "
-        f"--name={feature.name}_minilm --texts={feature.folder / TEXTS}"
-    )
+    print(encode_command(feature, "item"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_ext.feature_commands.common import say, side_rows, subject_of
+from recbole_ext.feature_commands.common import check_place, say, side_rows, subject_of
 from recbole_ext.feature_commands.options import (
     SERVER,
     FeatureOfData,
@@ -18,6 +18,7 @@ from recbole_ext.feature_commands.options import (
 from recbole_ext.features.build import Building, build
 from recbole_ext.features.embeddings import EndpointEncoder
 from recbole_ext.features.encoded import Encoder
+from recbole_ext.features.hub import check_model_name
 from recbole_ext.features.profiles import import_texts
 from recbole_ext.features.text_encoders import MINILM, SentenceEncoder
 from recbole_ext.features.texts import read_texts, render
@@ -113,6 +114,8 @@ def encode_texts(
         refuse_given(local, "an encoder on this machine, not for a server")
     else:
         refuse_given(server, "a server (--encoder=endpoint:MODEL)")
+        check_model_name("--encoder", encoder)
+    check_place(feature)
     read = _read(feature, contents, origin, kept.of)
     made = (
         _of_server(server, encoder, batch_size)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_ext.feature_commands.common import open_feature, say, subject_of
+from recbole_ext.feature_commands.common import check_place, open_feature, say, subject_of
 from recbole_ext.feature_commands.options import Feature, FeatureOfData, Kept, refuse_given
 from recbole_ext.features import exchange
 from recbole_ext.features.build import Building, build
@@ -58,6 +58,7 @@ def import_vectors(
             list of the tokens of its rows.
         token: Of a table, its column of tokens, where there are several.
     """
+    check_place(feature)
     path = _checked(file, mapping, "import")
     is_list = Path(mapping).suffix == ".json"
     if token is not None and (is_list or not mapping):

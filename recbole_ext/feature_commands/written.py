@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from recbole_ext.data.build import create_dataset
 from recbole_ext.data.check import check_files
 from recbole_ext.data.training_histories import training_histories
-from recbole_ext.feature_commands.common import config_of, side_rows
+from recbole_ext.feature_commands.common import check_place, config_of, encode_command, side_rows
 from recbole_ext.feature_commands.options import (
     SERVER,
     FeatureOfData,
@@ -16,6 +16,7 @@ from recbole_ext.feature_commands.options import (
     at_least,
     refuse_given,
 )
+from recbole_ext.features.hub import check_model_name
 from recbole_ext.features.llm import EndpointWriter, LocalWriter, Writer
 from recbole_ext.features.profiles import (
     DESCRIPTION,
@@ -57,9 +58,10 @@ class History:
     """What of a user's history is told, and how.
 
     Attributes:
-        share: Each user's cut-off ends this share of the training history (by default 0.5); what
-            comes after it can be trained on with the text.
-        cutoff: Instead one time for all users.
+        share: Share of each user's training history, from its beginning, that the text tells of, as
+            0.5 (by default): the first half. Only what comes after it is trained on with the text,
+            so with 1 no training pair has it.
+        cutoff: Instead one time for all users, up to which is told.
         line: How an item reads in the prompt, as "{title} ({genre})".
         max_items: The latest so many items.
         users: Only so many users, for a trial.
@@ -95,7 +97,7 @@ def write_profiles(
         server: How one is asked.
         template: File of the prompt, with {history}.
     """
-    _check(writing, server)
+    _check(feature, writing, server)
     used = read_template(template) if template else PROFILE
     config = config_of(feature.dataset, feature.data_path)
     check_files(config)
@@ -132,7 +134,7 @@ def write_descriptions(
         items: Only so many items, for a trial.
     """
     at_least(1, items=items)
-    _check(writing, server)
+    _check(feature, writing, server)
     used = read_template(template) if template else DESCRIPTION
     _, rows = side_rows(feature.dataset, "item", feature.data_path)
     prompts = description_prompts(dict(list(rows.items())[:items]), template=used)
@@ -140,9 +142,11 @@ def write_descriptions(
     _say(feature, "item")
 
 
-def _check(writing: Writing, server: WritingServer) -> None:
+def _check(feature: FeatureOfData, writing: Writing, server: WritingServer) -> None:
     if not writing.writer.startswith(SERVER):
         refuse_given(server, "a server (--writer=endpoint:MODEL)")
+        check_model_name("--writer", writing.writer)
+    check_place(feature)
 
 
 def _write(
@@ -167,7 +171,4 @@ def _write(
 
 
 def _say(feature: FeatureOfData, of: str) -> None:
-    print(
-        f"encode them: recbole-ext features text --dataset={feature.dataset} "
-        f"--name={feature.name}_minilm --texts={feature.folder / TEXTS} --of={of}"
-    )
+    print(encode_command(feature, of))

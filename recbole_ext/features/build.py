@@ -26,6 +26,7 @@ from recbole_ext.features.known import Known
 from recbole_ext.features.manifest import Manifest, Source
 from recbole_ext.features.store import FeatureStore, file_of
 from recbole_ext.locks import sole_use
+from recbole_ext.stopping import saying_what_is_kept
 from recbole_ext.types import UserError, suggest
 
 DTYPES = ("float16", "float32")
@@ -164,7 +165,10 @@ def _encode_new(
             f"feature '{subject.name}': not confirmed, so nothing was encoded; answer y, or give "
             "--yes"
         )
-    with tqdm(total=len(new), desc=subject.name, unit="row", disable=not how.show_progress) as bar:
+    with (
+        saying_what_is_kept(lambda: sum(h in known for h in by_hash), len(by_hash)),
+        tqdm(total=len(new), desc=subject.name, unit="row", disable=not how.show_progress) as bar,
+    ):
         for batch in _batches(list(new.items()), how.batch_size):
             encoded = encoder.encode([content for _, content in batch])
             known.add([h for h, _ in batch], encoded, how.dtype)

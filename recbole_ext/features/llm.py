@@ -12,6 +12,7 @@ from torch import Tensor
 from recbole_ext.features.cost import tokens_of
 from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.endpoint import BadRequest, Endpoint, ServerFailed
+from recbole_ext.features.hub import near_folder, quiet_hub, reason
 from recbole_ext.features.manifest import Source
 from recbole_ext.features.text_encoders import weights_hash
 from recbole_ext.types import UserError
@@ -238,6 +239,7 @@ def load_language_model(
     Raises:
         UserError: transformers is missing, or cannot load the model.
     """
+    quiet_hub()
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
@@ -251,10 +253,9 @@ def load_language_model(
             found.to(device)
         found.eval()
     except (OSError, ValueError, KeyError, ImportError) as error:
-        words = " ".join(str(error).split())[:200]
         raise UserError(
-            f"cannot load a language model from '{model}' ({words}); give the folder of one, or "
-            "its name on the Hugging Face hub"
+            f"cannot load a language model from '{model}'{near_folder(model)} ({reason(error)}); "
+            "give the folder of one, or its name on the Hugging Face hub"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

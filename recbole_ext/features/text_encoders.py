@@ -11,6 +11,7 @@ import torch
 
 from recbole_ext.features.device import device_of
 from recbole_ext.features.encoded import Encoded
+from recbole_ext.features.hub import near_folder, quiet_hub, reason
 from recbole_ext.features.manifest import Source
 from recbole_ext.types import UserError
 
@@ -109,6 +110,7 @@ class SentenceEncoder:
 
 
 def _load(model: str, revision: str | None, device: str) -> Any:
+    quiet_hub()
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -128,8 +130,8 @@ def _load(model: str, revision: str | None, device: str) -> Any:
     try:
         return SentenceTransformer(model, revision=revision, device=device)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise UserError(
-            f"encoder '{model}' cannot be loaded ({first}); name a hub id that can be reached, a "
-            f"folder with a saved sentence-transformers model, or {MINILM}"
+            f"encoder '{model}' cannot be loaded{near_folder(model)} ({reason(error)}); name "
+            "a hub id that can be reached, a folder with a saved sentence-transformers model, or "
+            f"{MINILM}"
         ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recbole_ext.features.device import device_of
 from recbole_ext.features.encoded import text_hash
+from recbole_ext.features.hub import near_folder, quiet_hub, reason
 from recbole_ext.features.qwen_vision import QwenReader
 from recbole_ext.types import UserError, suggest
 
@@ -137,6 +138,7 @@ def vision_config(name: str) -> Any:
     Raises:
         UserError: transformers is missing, there is no such model, or it reads no pictures.
     """
+    quiet_hub()
     try:
         from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
     except ImportError as error:
@@ -179,8 +181,8 @@ def is_qwen_vl(config: Any) -> bool:
 
 
 def _not_loaded(name: str, error: Exception) -> UserError:
-    words = " ".join(str(error).split())[:200]
+    hint = suggest(name, ALIASES) or near_folder(name)
     return UserError(
-        f"cannot load a model that reads pictures from '{name}'{suggest(name, ALIASES)} ({words}); "
+        f"cannot load a model that reads pictures from '{name}'{hint} ({reason(error)}); "
         f"give a folder, a name on the Hugging Face hub, or one of {', '.join(ALIASES)}"
     )

@@ -24,6 +24,7 @@ from recbole_ext.features.encoded import text_hash
 from recbole_ext.features.kept_rows import KeptRows
 from recbole_ext.features.llm import Writer, Written
 from recbole_ext.locks import sole_use
+from recbole_ext.stopping import saying_what_is_kept
 from recbole_ext.types import UserError
 
 TEXTS = "texts.parquet"
@@ -101,7 +102,9 @@ def write_texts(
             raise UserError(
                 f"{folder}: not confirmed, so nothing was sent; answer y, or give --yes"
             )
-        _write_new(done, new, writer, batch_size, show_progress)
+        asked = {*hashes.values()}
+        with saying_what_is_kept(lambda: len(asked & done.rows.keys()), len(asked)):
+            _write_new(done, new, writer, batch_size, show_progress)
         table = _table(list(prompts), hashes, done, cutoffs, columns or {})
         with replacing(folder / TEXTS) as path:
             table.to_parquet(path, index=False)

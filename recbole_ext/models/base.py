@@ -31,11 +31,12 @@ class ExtRecommender:
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
-        """Refuse settings that cannot be meant; called before a warm start is trained.
+        """Refuse settings that cannot be meant; called before data are read, and again.
 
         Args:
             config: The run's settings.
-            train_dataset: The training split.
+            train_dataset: The training split; ``None`` before the data are read, for what can be
+                said without them.
 
         Raises:
             UserError: Naming the key, the value and what it takes.

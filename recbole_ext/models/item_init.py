@@ -66,8 +66,18 @@ def with_item_init(
     return model
 
 
+def check_item_init(wanted: Any) -> None:
+    """Refuse a value of ``item_init`` that cannot be meant.
+
+    Raises:
+        UserError: Naming what it takes.
+    """
+    if wanted:
+        _checked(wanted)
+
+
 def _checked(wanted: Any) -> tuple[str, str]:
-    example = "item_init: {feature: title_minilm, how: init}"
+    example = "item_init: {feature: title, how: init}"
     if not isinstance(wanted, dict) or not isinstance(wanted.get("feature"), str):
         raise UserError(f"item_init takes a feature and how it is used, as {example}")
     for key in wanted.keys() - {"feature", "how"}:

@@ -27,6 +27,18 @@ BRANCH_STD = 0.02
 """Standard deviation of the weights of a branch beside the residual."""
 
 
+def check_fusion(kind: str, late: str) -> None:
+    """Refuse words that name no fusion.
+
+    Raises:
+        UserError: Naming the setting and what it takes.
+    """
+    if kind not in FUSIONS:
+        raise UserError(f"fusion: '{kind}' is none of {', '.join(FUSIONS)}{suggest(kind, FUSIONS)}")
+    if late not in LATES:
+        raise UserError(f"late: '{late}' is none of {', '.join(LATES)}{suggest(late, LATES)}")
+
+
 def build_fusion(
     kind: str,
     n_tokens: Sequence[int],
@@ -54,10 +66,7 @@ def build_fusion(
     Raises:
         UserError: A name that is none, or an attention over a single key.
     """
-    if kind not in FUSIONS:
-        raise UserError(f"fusion: '{kind}' is none of {', '.join(FUSIONS)}{suggest(kind, FUSIONS)}")
-    if late not in LATES:
-        raise UserError(f"late: '{late}' is none of {', '.join(LATES)}{suggest(late, LATES)}")
+    check_fusion(kind, late)
     if len(n_tokens) == 1:
         return OneModality(hidden_size, n_tokens[0], pooling)
     if kind == "late":

@@ -17,6 +17,19 @@ from recbole_ext.modules.dropout import Dropout
 from recbole_ext.types import UserError
 
 
+def check_n_proxies(n_proxies: int) -> None:
+    """Refuse fewer than two proxies.
+
+    Raises:
+        UserError: Naming the setting.
+    """
+    if n_proxies < 2:
+        raise UserError(
+            f"n_proxies takes a number from 2, not {n_proxies}: a proxy attends to the others; "
+            "take 8 or 16"
+        )
+
+
 def proxy_mask(n_proxies: int, n_items: int, device: torch.device | str = "cpu") -> Tensor:
     """Return who sees whom among [P; items], [K + n, K + n], row sees column.
 
@@ -115,8 +128,7 @@ class ProxyRetriever(nn.Module):
         layer_norm_eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        if n_proxies < 2:
-            raise UserError(f"n_proxies: {n_proxies} proxy has none to attend to; take 8 or 16")
+        check_n_proxies(n_proxies)
         self.layer = nn.ModuleList(blocks)
         self.proxies = nn.Parameter(torch.randn(n_proxies, hidden_size))  # [K, d]
         self.item_projection = nn.Linear(item_size, hidden_size)

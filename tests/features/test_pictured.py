@@ -187,11 +187,11 @@ def test_the_commands_write_texts_for_the_pictures_there_are(
 ):
     place = ("--dataset=tiny", f"--features_dir={tmp_path}", f"--images={picture_folder}")
     model = ("--device=cpu", "--max_new_tokens=3")
+    data = f"--data_path={tiny_data_path}"
     code, said = run(
-        capsys, "captions", *place, *model, f"--model={vision_model('blip2')}", "--items=5"
+        capsys, "captions", *place, *model, data, f"--model={vision_model('blip2')}", "--items=5"
     )
     assert code == 0 and "tiny/captions/texts.parquet: 4 of 5 texts" in said
-    data = f"--data_path={tiny_data_path}"
     qwen = (*place, *model, data, f"--model={vision_model('qwen_vl')}", "--max_pixels=256")
     code, said = run(capsys, "summaries", *qwen, "--items=12")
     assert code == 0 and "tiny/summaries/texts.parquet: 9 of 12 texts" in said
@@ -229,7 +229,7 @@ def test_what_cannot_be_is_one_sentence(
     if any("/" in one or "qwen3" in one for one in options):
         pytest.importorskip("transformers", reason="needs the extra [llm]")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it waits
-    code, said = run(capsys, "captions", "--dataset=tiny", f"--features_dir={tmp_path}", *given)
+    code, said = run(capsys, "captions", "--dataset=ml-100k", f"--features_dir={tmp_path}", *given)
     assert code == 2 and re.search(sentence, said), said
     assert not list(tmp_path.iterdir())
 

@@ -383,10 +383,22 @@ def test_of_one_modality_there_is_nothing_to_be_consistent_with(made, tmp_path):
         ({"retriever": "BPR"}, "retriever: 'BPR' is none of TextPreferenceRetriever, Multi"),
         ({"retriever": "UR4rec"}, "retriever: 'UR4rec' is none of.*did you mean 'UR4Rec'"),
         ({**OF_PROXIES, "retriever_config": {"n_proxies": 3, "memory_items": 0}}, "memory_items: "),
-        ({"retriever": "UR4Rec", "retriever_config": {"fusion": "late"}}, "'?fusion'?"),
-        ({"joint_negatives": 0}, "joint_negatives: 0 is not between 1 and"),
-        ({"contrastive_weight": -0.1}, "contrastive_weight: -0.1 is not between 0 and"),
-        ({"retriever_config": {"fuson": "late"}}, "'?fuson'?"),
+        (
+            {"retriever": "UR4Rec", "retriever_config": {"fusion": "late"}},
+            "^retriever_config: 'fusion' is no setting of UR4Rec; it is one of "
+            "MultimodalPreferenceRetriever: set retriever: MultimodalPreferenceRetriever, or",
+        ),
+        (
+            {"retriever_config": {"fusin": "late"}},
+            "^retriever_config: 'fusin' is no setting of TextPreferenceRetriever; did you mean "
+            "'fusion', of retriever: MultimodalPreferenceRetriever.$",
+        ),
+        ({"joint_negatives": 0}, "joint_negatives takes a number from 1 to 1e.06, not 0"),
+        ({"contrastive_weight": -0.1}, "contrastive_weight takes a number from 0 to .*, not -0.1"),
+        (
+            {"retriever": "MultimodalPreferenceRetriever", "retriever_config": {"fuson": "late"}},
+            "^retriever_config: 'fuson' is no setting of MultimodalPre.*; did you mean 'fusion'.$",
+        ),
         ({"retriever_config": {"retrieval_loss": "mse"}}, "retrieval_loss: 'mse' is none of"),
         *(
             ({"retriever_config": {key: 1}}, f"retriever_config: '{key}' is of the whole run")

@@ -192,7 +192,7 @@ def test_the_phases_train_what_they_say(tiny_data_path, tmp_path):
         ({"diversity_weight": -1.0}, "diversity_weight: -1.0 must be at least 0"),
         ({"retriever_dropout_prob": 1.0}, "retriever_dropout_prob: 1.0 must be .* less than 1"),
         ({"hidden_dropout_prob": -0.1}, "hidden_dropout_prob: -0.1 must be at least 0"),
-        ({"n_proxies": 1}, "n_proxies: 1 proxy has none to attend to"),
+        ({"n_proxies": 1}, "n_proxies takes a number from 2, not 1: a proxy attends to the others"),
         ({"retriever_heads": 3}, "hidden_size: 16 is not a multiple of n_heads 3"),
         ({"retriever_init": "nowhere"}, "retriever_init: nowhere/config.json is missing"),
         ({"proxy_pooling": "max"}, "pooling: 'max' is none of mean, attention"),

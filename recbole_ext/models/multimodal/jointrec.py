@@ -42,7 +42,7 @@ from recbole_ext.modules.sampling import other_items
 from recbole_ext.paths import data_folder
 from recbole_ext.registry import get_model
 from recbole_ext.settings_reading import read_yaml
-from recbole_ext.types import Losses, UserError
+from recbole_ext.types import Losses, UserError, suggest
 
 CHOICES = {
     "sasrec_loss": ("softmax", "bpr"),
@@ -112,7 +112,7 @@ class JointRec(ExtRecommender, SequentialRecommender):
         check_words(config, CHOICES)
         for key, (low, high) in RANGES.items():
             if not low <= config[key] <= high:
-                raise UserError(f"{key}: {config[key]} is not between {low:g} and {high:g}")
+                raise UserError(f"{key} takes a number from {low:g} to {high:g}, not {config[key]}")
 
     @classmethod
     def check_settings(cls, config: Any, train_dataset: Any) -> None:
@@ -275,6 +275,7 @@ def retriever_config(config: Any) -> Config:
     name = config["retriever"]
     get_model(name)  # a misspelt one is said so
     known = Config(name, config["dataset"]).resolved.keys() - set(OWN_TRAINING)
+    _refuse_unknown(config, {*known, *OWN_TRAINING})
     given = getattr(config, "resolved", config.final_config_dict)
     shared = {key: value for key, value in given.items() if key in known and key != "model"}
     if not (config["text_feature"] and config["image_feature"]):
@@ -290,3 +291,17 @@ def retriever_config(config: Any) -> Config:
     theirs = Config(name, config["dataset"], None, {**shared, **own})
     theirs["device"] = config["device"]
     return theirs
+
+
+def _refuse_unknown(config: Any, known: set[str]) -> None:
+    """Refuse keys of ``retriever_config`` that its retriever has not, and say which has them."""
+    name = config["retriever"]
+    for key in sorted((config["retriever_config"] or {}).keys() - known):
+        hint = suggest(key, known)
+        for other in CHOICES["retriever"]:
+            theirs = Config(other, config["dataset"]).resolved.keys() - known
+            if key in theirs:
+                hint = f"; it is one of {other}: set retriever: {other}, or leave it out"
+            elif not hint and suggest(key, theirs):
+                hint = f"{suggest(key, theirs).rstrip('?')}, of retriever: {other}?"
+        raise UserError(f"retriever_config: '{key}' is no setting of {name}{hint}")

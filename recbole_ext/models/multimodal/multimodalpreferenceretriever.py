@@ -15,7 +15,7 @@ from torch import nn
 from recbole_ext.data.features import item_features_of
 from recbole_ext.models.multimodal.textpreferenceretriever import TextPreferenceRetriever, Towers
 from recbole_ext.models.refused_values import check_fraction, check_not_negative
-from recbole_ext.modules.fusion import build_fusion
+from recbole_ext.modules.fusion import build_fusion, check_fusion
 from recbole_ext.modules.losses import consistency
 from recbole_ext.types import Losses, UserError
 
@@ -52,6 +52,7 @@ class MultimodalPreferenceRetriever(TextPreferenceRetriever):
                 "consistency_weight: of one modality there is nothing to be consistent with; name "
                 "text_feature and image_feature, or set it to 0"
             )
+        check_fusion(config["fusion"], config["late"])
 
     def losses(self, interaction: Any, towers: Towers | None = None) -> Losses:
         """Return ``rec`` and, where they have a weight, the others and ``consistency``."""

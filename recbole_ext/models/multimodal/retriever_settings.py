@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole_ext.data.features import which_there_are
 from recbole_ext.models.refused_values import check_not_negative, check_positive, check_words
 from recbole_ext.modules.pooling import POOLINGS
 from recbole_ext.types import UserError
@@ -65,7 +66,7 @@ def text_feature(config: Any) -> str:
     """
     if not config["text_feature"]:
         raise UserError(
-            "text_feature: name the stored texts of the items, as --text_feature=title_minilm "
-            "(recbole-ext features builds them)"
+            "text_feature: name the stored texts of the items, as --text_feature=title "
+            f"{which_there_are(config)}"
         )
     return config["text_feature"]

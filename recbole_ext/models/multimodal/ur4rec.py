@@ -46,6 +46,7 @@ from recbole_ext.modules.losses import (
     matching_bce,
 )
 from recbole_ext.modules.pooling import TokenPooling
+from recbole_ext.modules.proxy_retriever import check_n_proxies
 from recbole_ext.modules.sampling import other_items
 from recbole_ext.modules.transformer import trim
 from recbole_ext.types import Losses, UserError, suggest
@@ -116,6 +117,7 @@ class UR4Rec(ExtRecommender, SequentialRecommender):
                 "memory_items: 1 is a memory of one key, which every proxy attends to alike; take "
                 "2 or more, or name a user_feature"
             )
+        check_n_proxies(config["n_proxies"])
 
     def encode(self, interaction: Any) -> Tensor:
         """Return the state of each history, [B, D]."""

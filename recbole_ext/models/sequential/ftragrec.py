@@ -84,7 +84,8 @@ class FTRagRec(ExtRecommender, SequentialRecommender):
         The constructor checks the values only: a run that is loaded has neither callbacks nor a
         warm start, and another trainer has its own way to do what the callbacks do.
         """
-        check_values(config, len(train_dataset.inter_feat))
+        if train_dataset is not None:  # of which a memory has no more rows
+            check_values(config, len(train_dataset.inter_feat))
         check_run(config)
 
     @property
