@@ -110,5 +110,5 @@ def test_everything_learns_with_an_empty_memory_in_the_batch():
 
 
 def test_one_proxy_is_refused():
-    with pytest.raises(UserError, match="n_proxies: 1 proxy has none to attend to"):
+    with pytest.raises(UserError, match="n_proxies takes a number from 2, not 1"):
         make(n_proxies=1)

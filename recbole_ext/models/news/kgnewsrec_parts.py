@@ -63,7 +63,10 @@ def ids_of_training(dataset: Any, item: str, user: str, history: str) -> Tensor:
 
 
 def check_branches(config: Any, dataset: Any) -> None:
-    """Refuse news of nothing, and fields that branches and tasks need and the data lack."""
+    """Refuse news of nothing, and fields that branches and tasks need and the data lack.
+
+    Without the data, ``None``, the former only.
+    """
     content = bool(config["text_feature"]) or config["use_graph"]
     if not content and not config["use_id"]:
         raise UserError("use_id, text_feature, use_graph: news have no branch; give one or more")
@@ -72,6 +75,8 @@ def check_branches(config: Any, dataset: Any) -> None:
             "category_weight: the category is told from text and graph, and there is neither; set "
             "it to 0, or give text_feature"
         )
+    if dataset is None:
+        return
     wanted = {"ENTITY_FIELD": config["use_graph"], "CATEGORY_FIELD": False}
     wanted["CATEGORY_FIELD"] = config["category_weight"] > 0 or config["interest_weight"] > 0
     remedy = {"ENTITY_FIELD": "set use_graph: False"}

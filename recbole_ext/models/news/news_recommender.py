@@ -138,6 +138,11 @@ class NewsRecommender(ExtRecommender, GeneralRecommender):
                 f"train_neg_sample_args: {cls.__name__} learns from what was shown and not "
                 "clicked; leave the setting out"
             )
+        if train_dataset is not None:
+            cls._check_fields(config, train_dataset)
+
+    @classmethod
+    def _check_fields(cls, config: Any, train_dataset: Any) -> None:
         wanted = {"HISTORY_FIELD": train_dataset.user_feat}
         wanted |= dict.fromkeys(("LABEL_FIELD", "IMPRESSION_FIELD"), train_dataset.inter_feat)
         for key, rows in wanted.items():

@@ -43,7 +43,7 @@ class NRMSDocVec(NewsRecommender):
         if not config["text_feature"]:
             raise UserError(
                 "text_feature: name the stored vectors of the news' texts, as "
-                "--text_feature=title_minilm (recbole-ext features builds or imports them)"
+                "--text_feature=title (recbole-ext features builds or imports them)"
             )
 
     def encode_news(self, ids: Tensor) -> Tensor:
